@@ -1,0 +1,17 @@
+#!/usr/bin/env node
+// Checks what everything else relies on before anything else is loaded.
+import { Console } from "node:console";
+import { enableCompileCache } from "node:module";
+
+const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+if (major < 22 || (major === 22 && minor < 18)) {
+  process.stderr.write(
+    `mcp-hangar needs Node 22.18 or newer; this is Node ${process.versions.node} (${process.execPath}).\n`,
+  );
+  process.exit(1);
+}
+// Standard output belongs to MCP, whatever a library has to say.
+globalThis.console = new Console(process.stderr);
+enableCompileCache();
+const { run } = await import("./main.ts");
+process.exitCode = await run(process.argv.slice(2));

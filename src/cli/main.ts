@@ -1,0 +1,98 @@
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { jsonRpcError, toHangarError } from "../errors.ts";
+import { VERSION } from "../version.ts";
+import { call } from "./call.ts";
+import { checkConfig, printSchema } from "./config.ts";
+import { EXIT, exitCodeOf } from "./exit-code.ts";
+import { LOG_LEVELS } from "./open.ts";
+import { serve } from "./serve.ts";
+import { tools } from "./tools.ts";
+
+const MAX_PORT = 65_535;
+
+/** Maps a command line to its command; the answer is the exit code. */
+export async function run(argv: readonly string[]): Promise<number> {
+  let code: number = EXIT.ok;
+  const program = buildProgram((exit) => {
+    code = exit;
+  });
+  try {
+    await program.parseAsync([...argv], { from: "user" });
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    const failure = toHangarError(error);
+    const text = argv.includes("--json")
+      ? `{"error":${jsonRpcError(failure)}}`
+      : `mcp-hangar: ${failure.message}`;
+    (argv.includes("--json") ? process.stdout : process.stderr).write(`${text}\n`);
+    return exitCodeOf(failure.code);
+  }
+}
+
+/** The commands and their options; each hands its exit code to `done`. */
+function buildProgram(done: (exitCode: number) => void): Command {
+  const program = new Command("mcp-hangar")
+    .description("Runs your MCP servers: registry, gateway and supervisor.")
+    .version(VERSION)
+    .showHelpAfterError("(mcp-hangar --help shows how it is used)")
+    .enablePositionalOptions()
+    .exitOverride();
+
+  const json = (): Option => new Option("--json", "print JSON");
+  function command(
+    parent: Command,
+    usage: string,
+    description: string,
+    options: { readonly isDefault?: boolean } = {},
+  ): Command {
+    return parent
+      .command(usage, options)
+      .description(description)
+      .option("--config <file>", "configuration file (MCP_CONFIG; default ./config.yaml)")
+      .option("--state-dir <folder>", "where state is kept (MCP_HANGAR_STATE_DIR)")
+      .addOption(
+        new Option("--log-level <level>", "least important lines to log (MCP_LOG_LEVEL)").choices(
+          LOG_LEVELS,
+        ),
+      )
+      .exitOverride();
+  }
+
+  command(program, "serve", "serve clients (what happens without a command)", { isDefault: true })
+    .option("--http", "serve Streamable HTTP instead of stdio (MCP_MODE=http)")
+    .option("--host <address>", "address to listen on (MCP_HTTP_HOST; default 0.0.0.0)")
+    .option("--port <number>", "port to listen on (MCP_HTTP_PORT; default 8000)", portNumber)
+    .action(async (options) => done(await serve(options)));
+
+  command(program, "call <provider> <tool> [arguments]", "call a tool; arguments are a JSON object")
+    .addOption(json())
+    .option("--timeout <seconds>", "longest wait for the result", positiveNumber)
+    .action(async (provider, tool, args, options) =>
+      done(await call(provider, tool, args, options)),
+    );
+  command(program, "tools <provider>", "list a provider's tools")
+    .addOption(json())
+    .action(async (provider, options) => done(await tools(provider, options)));
+
+  const config = program.command("config").description("look at the configuration").exitOverride();
+  command(config, "check", "say what is wrong with the configuration file")
+    .addOption(json())
+    .action(async (options) => done(await checkConfig(options)));
+  command(config, "schema", "print the JSON Schema of the configuration file")
+    .addOption(json())
+    .action(async () => done(await printSchema()));
+  return program;
+}
+
+function portNumber(text: string): number {
+  const port = Number(text);
+  if (/^\d+$/.test(text) && port <= MAX_PORT) return port;
+  throw new InvalidArgumentError(`It must be a whole number from 0 to ${MAX_PORT}.`);
+}
+
+function positiveNumber(text: string): number {
+  const seconds = Number(text);
+  if (seconds > 0 && Number.isFinite(seconds)) return seconds;
+  throw new InvalidArgumentError("It must be a number greater than 0.");
+}

@@ -1,0 +1,83 @@
+import { fileURLToPath } from "node:url";
+import { formatProblem, loadConfig, type LoadedConfig } from "../config/load.ts";
+import { openStateDir, type StateDir } from "../config/state-dir.ts";
+import { createHangar, type Hangar } from "../hangar.ts";
+import type { Tell } from "../observe/events.ts";
+import { createLog, type LogLevel } from "../observe/log.ts";
+import { EXIT } from "./exit-code.ts";
+
+/** Options that every command takes. */
+export interface CommonOptions {
+  readonly config?: string;
+  readonly stateDir?: string;
+  readonly logLevel?: LogLevel;
+}
+
+/** What `serve` runs when there is no configuration file: our own example provider. */
+const BUILTIN = {
+  command: [
+    process.execPath,
+    fileURLToPath(new URL("../../examples/provider_math/server.js", import.meta.url)),
+  ],
+  description: "Example provider: add, subtract, multiply, divide, power.",
+};
+
+export function load({ config: path }: CommonOptions): LoadedConfig {
+  return loadConfig({ path, env: process.env, cwd: process.cwd(), builtin: BUILTIN });
+}
+
+export interface Opened {
+  readonly hangar: Hangar;
+  readonly loaded: LoadedConfig;
+  readonly stateDir: StateDir;
+  readonly tell: Tell;
+}
+
+/** Loads the configuration and builds Hangar from it, telling what is wrong but not fatal. `quiet` is the level without any setting. */
+export function open(options: CommonOptions, quiet?: LogLevel): Opened {
+  const loaded = load(options);
+  const { logging } = loaded.config;
+  const level = options.logLevel ?? envLevel() ?? quiet ?? logging.level;
+  const tell = createLog({ level, file: logging.file });
+  for (const problem of loaded.problems) {
+    tell({ type: "config_problem", problem: formatProblem(problem) });
+  }
+  const stateDir = openStateDir(options.stateDir, process.env);
+  if (stateDir.unusable !== undefined) {
+    tell({ type: "state_dir_unusable", folder: stateDir.folder, error: stateDir.unusable });
+  }
+  const folder = stateDir.unusable === undefined ? stateDir.folder : undefined;
+  return {
+    hangar: createHangar({ config: loaded.config, stateDir: folder, tell }),
+    loaded,
+    stateDir,
+    tell,
+  };
+}
+
+/**
+ * Runs one command on a Hangar of its own, with little log, and leaves nothing behind: also not
+ * when it is interrupted.
+ */
+export async function oneShot(
+  options: CommonOptions,
+  command: (hangar: Hangar) => Promise<number>,
+): Promise<number> {
+  const { hangar } = open(options, "error");
+  const interrupted = new Promise<number>((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM"])
+      process.once(signal, () => resolve(EXIT.interrupted));
+  });
+  try {
+    return await Promise.race([command(hangar), interrupted]);
+  } finally {
+    await hangar.close("the command has ended");
+  }
+}
+
+export const LOG_LEVELS: readonly LogLevel[] = ["debug", "info", "warn", "error"];
+
+function envLevel(): LogLevel | undefined {
+  const named = process.env["MCP_LOG_LEVEL"]?.toLowerCase();
+  return LOG_LEVELS.find((level) => level === named);
+}

@@ -1,0 +1,73 @@
+import type { Front } from "../front/front.ts";
+import { VERSION } from "../version.ts";
+import { EXIT } from "./exit-code.ts";
+import { type CommonOptions, open, type Opened } from "./open.ts";
+import { bearerToken } from "./token.ts";
+
+export interface ServeOptions extends CommonOptions {
+  readonly http?: boolean;
+  readonly host?: string;
+  readonly port?: number;
+}
+
+const DEFAULT_HOST = "0.0.0.0";
+const DEFAULT_PORT = 8000;
+
+/** Serves until the client goes (stdio) or a signal comes; a second signal ends at once. */
+export async function serve(options: ServeOptions): Promise<number> {
+  const opened = open(options);
+  const { hangar, tell } = opened;
+  process.on("unhandledRejection", (error) => tell({ type: "defect", error }));
+  process.on("uncaughtException", (error) => {
+    tell({ type: "defect", error });
+    process.exit(EXIT.failure);
+  });
+  const signalled = firstSignal();
+  const http = options.http === true || process.env["MCP_MODE"] === "http";
+  const front: Front = http
+    ? await serveHttp(opened, options)
+    : hangar.serveStdio({ input: process.stdin, output: process.stdout });
+  const reason = await Promise.race([
+    signalled,
+    front.closed.then(() => "the client closed the connection"),
+  ]);
+  await hangar.close(reason);
+  process.stdin.destroy();
+  return EXIT.ok;
+}
+
+async function serveHttp(opened: Opened, options: ServeOptions): Promise<Front> {
+  const { hangar, loaded, stateDir } = opened;
+  const host = options.host ?? (process.env["MCP_HTTP_HOST"] || DEFAULT_HOST);
+  const port = options.port ?? Number(process.env["MCP_HTTP_PORT"] || DEFAULT_PORT);
+  const { token, news } = bearerToken(stateDir, process.env["MCP_HANGAR_TOKEN"]);
+  const front = await hangar.serveHttp({ host, port, token });
+  const names = [...hangar.registry.keys()];
+  const first = names[0];
+  const lines = [
+    `MCP Hangar ${VERSION} serves ${front.url}`,
+    `  configuration: ${loaded.file ?? "none, so the built-in example"}`,
+    `  providers: ${names.join(", ") || "none"}`,
+    ...(news === undefined ? [] : [`  ${news}`]),
+    "Try next, in another terminal:",
+    ...(first === "math" ? [`  npx mcp-hangar call math add '{"a": 5, "b": 3}'`] : []),
+    `  npx mcp-hangar tools ${first ?? "<provider>"}`,
+    `Or give this to an MCP client: {"mcpServers": {"mcp-hangar": {"url": "${front.url}"}}}`,
+  ];
+  process.stderr.write(`${lines.join("\n")}\n`);
+  return front;
+}
+
+/** Settles with the first signal that asks Hangar to end. */
+function firstSignal(): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let asked = false;
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => {
+      if (asked) process.exit(EXIT.failure);
+      asked = true;
+      resolve(signal);
+    });
+  }
+  return promise;
+}

@@ -1,0 +1,27 @@
+import { randomBytes } from "node:crypto";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { StateDir } from "../config/state-dir.ts";
+
+export interface Token {
+  readonly token: string;
+  /** What to tell the person who starts Hangar; only when the token is new, or lives only in memory. */
+  readonly news: string | undefined;
+}
+
+/** The bearer token: MCP_HANGAR_TOKEN, else the one kept in the state directory (mode 0600), made on first use. */
+export function bearerToken(stateDir: StateDir, fromEnv: string | undefined): Token {
+  if (fromEnv !== undefined && fromEnv !== "") return { token: fromEnv, news: undefined };
+  const file = join(stateDir.folder, "token");
+  const token = randomBytes(32).toString("base64url");
+  if (stateDir.unusable !== undefined) {
+    return { token, news: `token for clients on other machines, until Hangar ends: ${token}` };
+  }
+  try {
+    writeFileSync(file, `${token}\n`, { mode: 0o600, flag: "wx" });
+    return { token, news: `token for clients on other machines: ${token}\n  (kept in ${file})` };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    return { token: readFileSync(file, "utf8").trim(), news: undefined };
+  }
+}

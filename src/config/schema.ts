@@ -1,0 +1,324 @@
+import * as z from "zod";
+
+/**
+ * The one definition of the configuration file: types, defaults, checks, the JSON Schema for editors and the table
+ * in the docs all come from here. A key stands here only when something outside sees what it does.
+ */
+
+/** What a provider may be called. */
+export const PROVIDER_ID = /^[a-zA-Z][a-zA-Z0-9_-]{0,63}$/;
+
+/** Modes a file may name already; such a provider is listed as dead, and its other keys are not looked at. */
+export const UNBUILT_MODES = ["container", "docker", "podman", "remote", "group"] as const;
+
+export const modeSchema = z.enum(["subprocess", ...UNBUILT_MODES]).default("subprocess");
+
+const DAY_S = 86_400;
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+/** True for names that every JavaScript object already has, and which therefore may name nothing of ours. */
+export function isReservedName(name: string): boolean {
+  return name === "prototype" || Object.hasOwn(Object.prototype, name);
+}
+
+// An operating system takes no NUL in arguments, variables and paths.
+const text = z
+  .string()
+  .refine((value) => !value.includes("\0"), "must not contain a NUL character");
+const filledText = text.min(1);
+const environmentName = z
+  .string()
+  .regex(/^[^=\s\0]{1,256}$/, "is not a name for an environment variable")
+  .refine((name) => !isReservedName(name), "cannot be used as a name");
+
+const env = z.record(environmentName, text);
+
+function seconds(min: number, max: number, value: number) {
+  return z.number().min(min).max(max).default(value);
+}
+
+export const providerSchema = z
+  .strictObject({
+    mode: z.literal("subprocess").default("subprocess").describe("How the provider is run."),
+    command: z
+      .array(filledText)
+      .min(1)
+      .max(100)
+      .describe("The program and its arguments, one list entry each. No shell reads it."),
+    env: env
+      .default({})
+      .describe(
+        "Environment variables for the program, beside a minimal set (PATH, HOME and the like).",
+      ),
+    inherit_env: z
+      .array(environmentName)
+      .default([])
+      .describe(
+        "Names of variables of Hangar's own environment that are handed on to the program.",
+      ),
+    cwd: filledText
+      .default(".")
+      .describe(
+        "Folder the program runs in; relative paths start at the configuration file's folder.",
+      ),
+    enabled: z
+      .boolean()
+      .default(true)
+      .describe(
+        "`false` keeps the entry but leaves the provider out: it is not listed and cannot be called.",
+      ),
+    description: z
+      .string()
+      .optional()
+      .describe("One sentence about the provider, shown by `registry_list`."),
+    idle_ttl_s: seconds(0, 7 * DAY_S, 300).describe(
+      "The provider is stopped when no call has been in flight for this many seconds; `0` means never.",
+    ),
+    health_check_interval_s: seconds(0.1, 3600, 60).describe(
+      "Seconds between two health checks while the provider runs.",
+    ),
+    max_consecutive_failures: z
+      .int()
+      .min(1)
+      .max(100)
+      .default(3)
+      .describe("Failures in a row after which the provider counts as `degraded`."),
+    startup_timeout_s: seconds(0.1, 3600, 60).describe(
+      "Longest wait, in seconds, from the start of the program to its answer to the MCP handshake.",
+    ),
+    timeout_s: seconds(0.1, 3600, 60).describe(
+      "Longest wait for the answer to a call, in seconds, unless the call says otherwise.",
+    ),
+    protocol: z
+      .enum(["auto", "legacy", "modern"])
+      .default("auto")
+      .describe(
+        "Protocol family the provider speaks: `legacy` (2024-11-05 to 2025-11-25), `modern` (2026-07-28), or `auto` to find out.",
+      ),
+    tools: z
+      .strictObject({
+        allow: z
+          .array(filledText)
+          .default(["*"])
+          .describe("Globs; only tools that match one of them are offered and can be called."),
+        deny: z
+          .array(filledText)
+          .default([])
+          .describe(
+            "Globs; tools that match one of them are neither offered nor callable, even if allowed.",
+          ),
+      })
+      .prefault({})
+      .describe("Which of the provider's tools there are, by name."),
+  })
+  .describe("A provider: one MCP server that Hangar starts, watches and stops.");
+
+export const unbuiltProviderSchema = z
+  .looseObject({
+    mode: z.enum(UNBUILT_MODES),
+    enabled: providerSchema.shape.enabled,
+    description: providerSchema.shape.description,
+  })
+  .describe(
+    "A mode that this version does not run yet: the provider is listed as dead, and its other keys are not checked.",
+  );
+
+export const clientServerSchema = z
+  .looseObject({
+    command: filledText.optional().describe("The program."),
+    args: z.array(text).default([]).describe("The program's arguments."),
+    env: env.default({}).describe("Environment variables for the program."),
+    cwd: providerSchema.shape.cwd,
+    enabled: providerSchema.shape.enabled,
+    disabled: z
+      .boolean()
+      .default(false)
+      .describe("`true` leaves the provider out, as `enabled: false` does."),
+    type: z
+      .string()
+      .optional()
+      .describe(
+        "`stdio` for an entry with `command`; `http`, `streamable-http` or `sse` for one with `url`.",
+      ),
+    url: filledText
+      .optional()
+      .describe(
+        "A remote server; this version lists it as dead, because it does not run remote providers yet.",
+      ),
+    headers: z
+      .record(z.string(), text)
+      .optional()
+      .describe("HTTP headers for `url`; accepted with it, and as little used yet."),
+  })
+  .describe(
+    "A server as MCP clients describe it; keys of theirs that are unknown here only cause a warning.",
+  );
+
+const origin = z
+  .string()
+  .regex(
+    /^[A-Za-z][A-Za-z0-9+.-]*:\/\/[^\s/?#@*\\]+$/,
+    "must be an origin: scheme, host and perhaps a port, without path or wildcard, such as `https://app.example.com`",
+  )
+  // Browsers send it like this, with the default port left out.
+  .transform((value) => {
+    const known = /^https?:/i.test(value) && URL.canParse(value);
+    return known ? new URL(value).origin : value.toLowerCase();
+  });
+
+const level = z.preprocess(
+  // Python's names, as in configuration files of the original.
+  (value) => (typeof value === "string" ? value.toLowerCase().replace("warning", "warn") : value),
+  z.enum(["debug", "info", "warn", "error"]),
+);
+
+/** Everything in the file that belongs to no provider. */
+export const settingsSchema = z.strictObject({
+  logging: z
+    .strictObject({
+      level: level
+        .prefault("info")
+        .describe("The least important lines that are still logged; capitals are accepted, too."),
+      file: filledText
+        .optional()
+        .describe("File the log is appended to, instead of stderr; missing folders are created."),
+    })
+    .prefault({})
+    .describe("The log."),
+  allowed_origins: z
+    .array(origin)
+    .prefault([])
+    .describe("Web origins, beside those of this machine, whose pages may use Hangar over HTTP."),
+  max_message_bytes: z
+    .int()
+    .min(KIB)
+    .max(256 * MIB)
+    .default(16 * MIB)
+    .describe("Largest single MCP message, in bytes, in either direction."),
+});
+
+const fileSchema = z
+  .strictObject({
+    providers: z
+      .record(z.string().regex(PROVIDER_ID), z.union([providerSchema, unbuiltProviderSchema]))
+      .optional()
+      .describe("The providers, by name."),
+    mcpServers: z
+      .record(z.string(), clientServerSchema)
+      .optional()
+      .describe("More providers, in the shape of an MCP client's settings file."),
+    ...settingsSchema.shape,
+  })
+  .describe("Configuration of MCP Hangar. It needs `providers` or `mcpServers`.");
+
+/** What a subprocess provider's entry may look like in the file. */
+export type ProviderEntry = z.input<typeof providerSchema>;
+
+/** A provider with all defaults applied; keys as in YAML, `cwd` absolute. */
+export type ProviderConfig = Readonly<
+  Omit<z.output<typeof providerSchema>, "mode"> & {
+    mode: z.output<typeof modeSchema>;
+    /** Why it cannot be run although it was configured; the reason is made to be shown. */
+    unusable?: string;
+  }
+>;
+
+/** A whole configuration: defaults applied, variables replaced, paths absolute. */
+export interface Config {
+  readonly providers: ReadonlyMap<string, ProviderConfig>;
+  readonly logging: Readonly<z.output<typeof settingsSchema>["logging"]>;
+  readonly allowed_origins: readonly string[];
+  readonly max_message_bytes: number;
+}
+
+interface JsonSchema {
+  readonly type?: string;
+  readonly const?: string;
+  readonly enum?: readonly string[];
+  readonly default?: unknown;
+  readonly description?: string;
+  readonly properties?: Readonly<Record<string, JsonSchema>>;
+  readonly additionalProperties?: JsonSchema | boolean;
+  readonly anyOf?: readonly JsonSchema[];
+  readonly required?: readonly string[];
+  readonly minimum?: number;
+  readonly maximum?: number;
+}
+
+/** The JSON Schema (draft 2020-12) of the file, for editors. */
+export function configJsonSchema(): JsonSchema {
+  const { $schema, ...schema } = z.toJSONSchema(fileSchema, {
+    target: "draft-2020-12",
+    io: "input",
+  });
+  return { $schema, title: "MCP Hangar configuration", ...schema } as JsonSchema;
+}
+
+/** One row of the table of configuration keys; `key` is like `providers.<id>.tools.allow`. */
+export interface ReferenceRow {
+  readonly key: string;
+  readonly type: string;
+  /** As it would be written in the file; empty when there is none, `required` when there must be a value. */
+  readonly default: string;
+  readonly description: string;
+}
+
+/** Every key of the file, nested ones after the one they belong to. */
+export function configReference(): ReferenceRow[] {
+  return rowsOf(configJsonSchema(), "");
+}
+
+function rowsOf(schema: JsonSchema, prefix: string): ReferenceRow[] {
+  return Object.entries(schema.properties ?? {}).flatMap(([name, property]) => {
+    const key = prefix + name;
+    const row = {
+      key,
+      type: typeName(property),
+      default: defaultText(property, schema.required?.includes(name) === true),
+      description: property.description ?? "",
+    };
+    const entry = property.additionalProperties;
+    if (typeof entry !== "object") return [row, ...rowsOf(property, `${key}.`)];
+    return [row, ...rowsOf(entry.anyOf?.[0] ?? entry, `${key}.<id>.`)];
+  });
+}
+
+function defaultText(schema: JsonSchema, required: boolean): string {
+  if (required) return "required";
+  if (schema.default === undefined || schema.properties !== undefined) return "";
+  return typeof schema.default === "string" ? schema.default : JSON.stringify(schema.default);
+}
+
+function typeName(schema: JsonSchema): string {
+  if (schema.const !== undefined) return `\`${schema.const}\``;
+  if (schema.enum !== undefined) {
+    return schema.enum.map((value) => `\`${value}\``).join(", ");
+  }
+  switch (schema.type) {
+    case "string":
+      return "text";
+    case "boolean":
+      return "`true` or `false`";
+    case "integer":
+      return `whole number, ${range(schema.minimum, schema.maximum)}`;
+    case "number":
+      return `number, ${range(schema.minimum, schema.maximum)}`;
+    case "array":
+      return "list of text";
+    default:
+      return schema.properties === undefined && schema.additionalProperties !== undefined
+        ? mapName(schema.additionalProperties)
+        : "map";
+  }
+}
+
+function mapName(entry: JsonSchema | boolean): string {
+  return typeof entry === "object" && entry.type === "string"
+    ? "map of name to text"
+    : "map of name to entry";
+}
+
+function range(minimum: number | undefined, maximum: number | undefined): string {
+  return `${minimum ?? "any"} to ${maximum ?? "any"}`;
+}

@@ -1,0 +1,37 @@
+/** How a run ended. */
+export interface Exit {
+  /** The exit code, or null when a signal ended it. */
+  readonly code: number | null;
+  readonly signal: string | null;
+}
+
+/** What a run says while it lives. */
+export interface RunEvents {
+  /** One line of its output that may be a message. */
+  line(text: string): void;
+  /** A line that was dropped because it cannot be one; `head` is its beginning. */
+  refused(reason: "too_long" | "not_utf8", head: string): void;
+}
+
+/** One start-to-exit of a provider. */
+export interface Run {
+  /** For people: `pid 4711`. */
+  readonly what: string;
+  /** Writes one message. False when the provider reads too slowly and the message was not taken. */
+  send(text: string): boolean;
+  /** Settles once, when the run is over; never rejects. */
+  readonly exited: Promise<Exit>;
+  /** The last lines of its stderr, oldest first. */
+  tail(): readonly string[];
+  /** Asks, waits `graceMs` at each step, then kills; settles when nothing of the run is left. May be called twice. */
+  stop(graceMs: number): Promise<void>;
+}
+
+/** Runs a provider in one mode. Knows nothing of retries, health checks or MCP. */
+export interface Driver {
+  /**
+   * Starts one run. An abort ends the start and leaves nothing behind.
+   * Throws `start_failed`, or `not_startable` when trying again cannot help.
+   */
+  start(events: RunEvents, signal: AbortSignal): Promise<Run>;
+}

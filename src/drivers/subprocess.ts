@@ -1,0 +1,160 @@
+import { constants } from "node:fs";
+import { access, stat } from "node:fs/promises";
+import { delimiter, isAbsolute, join, resolve } from "node:path";
+import { HangarError } from "../errors.ts";
+import { redactor } from "../lib/redact.ts";
+import { splitLines } from "../wire/lines.ts";
+import type { Driver, Run } from "./driver.ts";
+import { createOutputTail } from "./output-tail.ts";
+import { type ProcessGroup, spawnGroup } from "./process-group.ts";
+
+/** What a provider's process gets of Hangar's own environment; everything else must be declared. */
+const INHERITED = [
+  "HOME",
+  "LANG",
+  "LC_ALL",
+  "LC_CTYPE",
+  "LOGNAME",
+  "PATH",
+  "SHELL",
+  "TERM",
+  "TMPDIR",
+  "TZ",
+  "USER",
+];
+
+/** Bytes written to a provider that it has not read yet; more is refused. */
+const MAX_UNREAD_BYTES = 8 * 1024 * 1024;
+
+export interface SubprocessOptions {
+  readonly command: readonly string[];
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  /** Names of variables passed on from Hangar's own environment. */
+  readonly inherit_env: readonly string[];
+  readonly maxLineBytes: number;
+  /** Random id of this Hangar, by which its processes are found again. */
+  readonly instance: string;
+  /** Each line of stderr, secrets taken out. */
+  readonly stderr: (line: string) => void;
+}
+
+/** Runs a provider as a child process that speaks MCP on stdin and stdout. No shell is involved. */
+export function subprocess(options: SubprocessOptions): Driver {
+  const redact = redactor(options.env);
+  return {
+    async start(events, signal) {
+      const env = childEnvironment(options, process.env);
+      const [command = "", ...args] = options.command;
+      await requireFolder(options.cwd);
+      const file = await findCommand(command, options.cwd, env["PATH"] ?? "");
+      signal.throwIfAborted();
+      const group = await spawnGroup(file, args, { cwd: options.cwd, env }).catch((error) => {
+        throw notStartable(`cannot run ${command}: ${(error as Error).message}`, error);
+      });
+      const tail = createOutputTail(redact, options.stderr);
+      group.stderr.setEncoding("utf8").on("data", (chunk: string) => tail.push(chunk));
+      const lines = splitLines(options.maxLineBytes, {
+        line: (text) => events.line(text),
+        refused: (reason, head) => events.refused(reason, head),
+      });
+      group.stdout.on("data", (chunk: Buffer) => lines.push(chunk));
+      group.stdout.on("end", () => lines.end());
+      return {
+        what: `pid ${group.pid}`,
+        send: lineWriter(group),
+        exited: group.exited,
+        tail: () => tail.lines(),
+        stop: (graceMs) => group.stop(graceMs),
+      } satisfies Run;
+    },
+  };
+}
+
+/** One write to the pipe for all messages of one turn of the event loop. */
+function lineWriter({ stdin }: ProcessGroup): (text: string) => boolean {
+  let corked = false;
+  return (text) => {
+    if (stdin.writableLength > MAX_UNREAD_BYTES) return false;
+    if (!stdin.writable) return true; // it is going; its exit ends the call
+    if (!corked) {
+      corked = true;
+      stdin.cork();
+      process.nextTick(() => {
+        corked = false;
+        stdin.uncork();
+      });
+    }
+    stdin.write(`${oneLine(text)}\n`);
+    return true;
+  };
+}
+
+/** A message is one line here; line breaks between its tokens are only white space. */
+function oneLine(text: string): string {
+  return text.includes("\n") || text.includes("\r") ? text.replaceAll(/[\r\n]/g, " ") : text;
+}
+
+function childEnvironment(
+  { env, inherit_env, instance }: SubprocessOptions,
+  own: NodeJS.ProcessEnv,
+): Record<string, string> {
+  const child: Record<string, string> = {};
+  for (const name of [...INHERITED, ...inherit_env]) {
+    const value = own[name];
+    if (value !== undefined) child[name] = value;
+  }
+  // Servers built on some frameworks open a network port when their environment says so.
+  return { ...child, MCP_TRANSPORT: "stdio", ...env, HANGAR_INSTANCE: instance };
+}
+
+async function requireFolder(cwd: string): Promise<void> {
+  const found = await stat(cwd).catch(() => undefined);
+  if (found?.isDirectory()) return;
+  throw notStartable(
+    `its working folder ${cwd} ${found === undefined ? "does not exist" : "is not a folder"} (key cwd)`,
+  );
+}
+
+/**
+ * The path of `command`, looked up as a shell would: names in PATH, paths against `cwd`.
+ * `node` is always found: desktop clients start programs with a poor PATH.
+ */
+async function findCommand(command: string, cwd: string, path: string): Promise<string> {
+  if (command.includes("/") || isAbsolute(command)) {
+    const file = resolve(cwd, command);
+    const problem = await whyNotExecutable(file);
+    if (problem === undefined) return file;
+    throw notStartable(`cannot run ${command}: ${file} ${problem}`);
+  }
+  let forbidden: string | undefined;
+  for (const folder of path.split(delimiter)) {
+    if (folder === "") continue;
+    const file = join(resolve(cwd, folder), command);
+    const problem = await whyNotExecutable(file);
+    if (problem === undefined) return file;
+    if (problem !== MISSING) forbidden ??= `${file} ${problem}`;
+  }
+  if (command === "node") return process.execPath;
+  throw notStartable(
+    forbidden === undefined
+      ? `command not found: ${command} is in no folder of PATH (${path})`
+      : `cannot run ${command}: ${forbidden}`,
+  );
+}
+
+const MISSING = "does not exist";
+
+async function whyNotExecutable(file: string): Promise<string | undefined> {
+  const found = await stat(file).catch(() => undefined);
+  if (found === undefined) return MISSING;
+  if (!found.isFile()) return "is not a file";
+  return access(file, constants.X_OK).then(
+    () => undefined,
+    () => "is not executable",
+  );
+}
+
+function notStartable(message: string, cause?: unknown): HangarError {
+  return new HangarError("not_startable", message, { cause });
+}

@@ -1,0 +1,123 @@
+import { createHash, randomUUID } from "node:crypto";
+import { join } from "node:path";
+import type { Readable, Writable } from "node:stream";
+import type { Config, ProviderConfig } from "./config/schema.ts";
+import type { Driver } from "./drivers/driver.ts";
+import { subprocess } from "./drivers/subprocess.ts";
+import { HangarError } from "./errors.ts";
+import type { Front } from "./front/front.ts";
+import { type HttpFront, serveHttp } from "./front/http.ts";
+import { INVOKE_TIMEOUT_S, registryTools } from "./front/registry-tools.ts";
+import { serveStdio } from "./front/stdio.ts";
+import { healthLoops } from "./loops/health.ts";
+import { idleLoop } from "./loops/idle.ts";
+import type { Tell } from "./observe/events.ts";
+import { EraVerdicts } from "./providers/era-verdicts.ts";
+import { Provider } from "./providers/provider.ts";
+import type { Registered, Registry } from "./providers/registry.ts";
+import { deadline } from "./routing/deadline.ts";
+import { listedOnly, offeredOnly } from "./routing/policy.ts";
+
+/** Time for calls under way to end when Hangar shuts down, in milliseconds. */
+const DRAIN_MS = 5_000;
+
+export interface HangarOptions {
+  readonly config: Config;
+  /** Folder for what outlives the process; without it everything is kept in memory. */
+  readonly stateDir: string | undefined;
+  readonly tell: Tell;
+}
+
+/** A running Hangar: its providers, and the fronts it was asked to open. */
+export interface Hangar {
+  readonly registry: Registry;
+  serveStdio(streams: { readonly input: Readable; readonly output: Writable }): Front;
+  /** Throws `port_in_use`. */
+  serveHttp(options: { host: string; port: number; token: string }): Promise<HttpFront>;
+  /** Lets calls under way end, then stops every provider; nothing is left when it settles. */
+  close(reason: string): Promise<void>;
+}
+
+/** The whole program: drivers, providers, interceptors, registry tools, loops, wired once. */
+export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar {
+  const instance = randomUUID();
+  const eras = new EraVerdicts(stateDir === undefined ? undefined : join(stateDir, "eras.json"));
+  const registry = new Map<string, Registered>();
+  for (const [name, entry] of config.providers) {
+    if (!entry.enabled) continue;
+    const driver = driverFor(name, entry, { instance, config, tell });
+    const provider = new Provider({
+      name,
+      config: entry,
+      driver,
+      eraKey: eraKey(entry),
+      eras,
+      tell,
+    });
+    const timeoutMs = Math.min(entry.timeout_s, INVOKE_TIMEOUT_S) * 1000;
+    // From the outside in: what is hidden is refused first, and the deadline covers a start and a look for the tool.
+    const target = offeredOnly(deadline(listedOnly(provider, tell), timeoutMs), entry.tools, tell);
+    registry.set(name, { provider, target });
+  }
+  const providers = [...registry.values()].map(({ provider }) => provider);
+  const tools = registryTools(registry, tell);
+  const front = { maxMessageBytes: config.max_message_bytes, tell };
+  const fronts: Front[] = [];
+  const loops = new AbortController();
+  const looping = [healthLoops(providers, loops.signal), idleLoop(providers, loops.signal)];
+
+  return {
+    registry,
+    serveStdio(streams) {
+      const opened = serveStdio(tools, streams, front);
+      fronts.push(opened);
+      return opened;
+    },
+    async serveHttp(options) {
+      const { allowed_origins } = config;
+      const opened = await serveHttp(tools, { ...front, ...options, allowed_origins });
+      fronts.push(opened);
+      return opened;
+    },
+    async close(reason) {
+      tell({ type: "shutting_down", reason });
+      loops.abort();
+      await Promise.all(fronts.map((opened) => opened.drain(DRAIN_MS)));
+      await Promise.all(providers.map((provider) => provider.close()));
+      await Promise.all(looping);
+    },
+  };
+}
+
+interface Surroundings {
+  readonly instance: string;
+  readonly config: Config;
+  readonly tell: Tell;
+}
+
+/** The one place that maps a provider's mode to the driver that runs it. */
+function driverFor(
+  provider: string,
+  entry: ProviderConfig,
+  { instance, config, tell }: Surroundings,
+): Driver {
+  const { unusable } = entry;
+  if (unusable !== undefined) {
+    return { start: () => Promise.reject(new HangarError("not_startable", unusable)) };
+  }
+  return subprocess({
+    command: entry.command,
+    cwd: entry.cwd,
+    env: entry.env,
+    inherit_env: entry.inherit_env,
+    maxLineBytes: config.max_message_bytes,
+    instance,
+    stderr: (line) => tell({ type: "provider_stderr", provider, line }),
+  });
+}
+
+/** Changes with whatever may change which server answers; values of variables are left out, as they may be secrets. */
+function eraKey({ mode, command, cwd, env }: ProviderConfig): string {
+  const runs = JSON.stringify([mode, command, cwd, Object.keys(env)]);
+  return createHash("sha256").update(runs).digest("hex");
+}

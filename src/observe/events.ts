@@ -1,0 +1,42 @@
+import type { Era } from "../target.ts";
+
+/** Everything worth telling, once; log lines and later metrics are views of it. */
+export type HangarEvent =
+  | {
+      readonly type: "provider_state";
+      readonly provider: string;
+      readonly from: string;
+      readonly state: string;
+      readonly reason?: string;
+    }
+  | {
+      readonly type: "provider_started";
+      readonly provider: string;
+      readonly run: number;
+      /** What runs, for people: `pid 4711`. */
+      readonly what: string;
+      readonly era: Era;
+      readonly version: string;
+      readonly tools: number;
+      /** From spawn to the last page of its tools. */
+      readonly durationMs: number;
+    }
+  | { readonly type: "provider_stopped"; readonly provider: string; readonly reason: string }
+  | { readonly type: "provider_stderr"; readonly provider: string; readonly line: string }
+  | {
+      readonly type: "provider_noise";
+      readonly provider: string;
+      readonly why: string;
+      readonly head: string;
+      /** How many such lines this run has produced, this one included. */
+      readonly count: number;
+    }
+  | { readonly type: "provider_log"; readonly provider: string; readonly params: string }
+  | { readonly type: "config_problem"; readonly problem: string }
+  | { readonly type: "state_dir_unusable"; readonly folder: string; readonly error: string }
+  | { readonly type: "listening"; readonly url: string }
+  | { readonly type: "shutting_down"; readonly reason: string }
+  | { readonly type: "defect"; readonly error: unknown };
+
+/** Receives events; must not throw. */
+export type Tell = (event: HangarEvent) => void;

@@ -1,0 +1,58 @@
+import type { Exit } from "../drivers/driver.ts";
+
+const STDERR_LINES = 20;
+
+/** What the last lines of stderr give away, and what helps. First match wins. */
+const HINTS: readonly (readonly [RegExp, string])[] = [
+  [
+    /command not found|: not found$|exec: .* not found/im,
+    "A command it starts is not installed or not in PATH.",
+  ],
+  [
+    /ERR_MODULE_NOT_FOUND|Cannot find (module|package)/i,
+    "A Node module or file it needs is missing; check the path, or install its dependencies.",
+  ],
+  [
+    /No module named|ModuleNotFoundError/i,
+    "A Python module it needs is missing; check cwd and the environment it runs in.",
+  ],
+  [
+    /E404|404 Not Found.*npm|npm (ERR!|error) code E404/i,
+    "The npm package does not exist under that name.",
+  ],
+  [
+    /ENOTFOUND|EAI_AGAIN|getaddrinfo/i,
+    "It needs the network; proxy variables reach it only when named in inherit_env.",
+  ],
+  [
+    /EADDRINUSE|address already in use/i,
+    "It opens a network port that is taken; is it a server for stdio?",
+  ],
+  [/EACCES|permission denied/i, "It may not read or run something it needs."],
+  [
+    /(api.?key|token|credential|secret)s?\b.*(missing|required|not (set|found|provided))|missing.*(api.?key|token)/i,
+    "It wants a secret; declare it in env or inherit_env.",
+  ],
+  [
+    /usage:|unknown option|unrecognized argument|invalid option/i,
+    "It did not understand its command line.",
+  ],
+];
+
+/** Why a start failed, for people: what happened, the last words, and a hint where one is known. */
+export function diagnose(what: string, exit: Exit | undefined, tail: readonly string[]): string {
+  const lines = tail.slice(-STDERR_LINES);
+  const text = lines.join("\n");
+  const hint =
+    HINTS.find(([pattern]) => pattern.test(text))?.[1] ??
+    (exit?.code === 0 && lines.length === 0
+      ? "It ended at once without a word; is the command an MCP server on stdio?"
+      : undefined);
+  return [
+    what,
+    lines.length === 0 ? undefined : `stderr:\n${lines.map((line) => `  ${line}`).join("\n")}`,
+    hint,
+  ]
+    .filter((part) => part !== undefined)
+    .join("\n");
+}

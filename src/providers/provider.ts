@@ -1,0 +1,504 @@
+import type { ProviderConfig } from "../config/schema.ts";
+import type { Driver, Exit, Run } from "../drivers/driver.ts";
+import { ERRORS, HangarError, toHangarError } from "../errors.ts";
+import type { Tell } from "../observe/events.ts";
+import type { Call, CallHandler, Era, Outcome, Running, Target } from "../target.ts";
+import { backoffMs } from "./backoff.ts";
+import { Connection, describeExit, type Handshake, type Tool } from "./connection.ts";
+import { diagnose } from "./diagnosis.ts";
+import type { EraVerdicts } from "./era-verdicts.ts";
+import { holdCall } from "./held-call.ts";
+import {
+  COLD,
+  isRunning,
+  type Lifecycle,
+  type LifecycleEvent,
+  next,
+  type State,
+} from "./lifecycle.ts";
+
+/** Wait after closing stdin, and again after TERM, when a running provider is stopped. */
+const STOP_GRACE_MS = 2_000;
+/** The same for a start that failed: there is no work to save. */
+const FAILED_START_GRACE_MS = 200;
+/** What ending a failed start takes at worst. */
+const FAILED_START_MS = 3 * FAILED_START_GRACE_MS;
+/** Bounds of the wait for the answer to a health check. */
+const MIN_CHECK_MS = 1_000;
+const MAX_CHECK_MS = 5_000;
+
+export interface ProviderOptions {
+  readonly name: string;
+  readonly config: ProviderConfig;
+  readonly driver: Driver;
+  /** Names what the driver runs, so that an era verdict outlives this process but not a changed configuration. */
+  readonly eraKey: string;
+  readonly eras: EraVerdicts;
+  readonly tell: Tell;
+}
+
+/** What there is to know about a provider, for people and tools. Times are milliseconds since 1970. */
+export interface ProviderFacts {
+  readonly state: State;
+  readonly since: number;
+  readonly reason: string | undefined;
+  readonly running: boolean;
+  readonly failures: number;
+  readonly retryAt: number | undefined;
+  readonly run: number;
+  readonly startedAt: number | undefined;
+  readonly usedAt: number;
+  readonly inFlight: number;
+  readonly calls: number;
+  readonly failedCalls: number;
+  readonly succeededAt: number | undefined;
+  readonly failedAt: number | undefined;
+  readonly lastExit: Exit | undefined;
+  readonly stderr: readonly string[];
+  readonly noiseLines: number;
+  readonly handshake: Handshake | undefined;
+}
+
+interface Opened {
+  readonly run: Run;
+  readonly connection: Connection;
+  readonly handshake: Handshake;
+  readonly tools: readonly Tool[];
+}
+
+/** One managed MCP server: started on first use, watched, stopped when idle. */
+export class Provider implements Target {
+  readonly name: string;
+  readonly config: ProviderConfig;
+  readonly #driver: Driver;
+  readonly #eraKey: string;
+  readonly #eras: EraVerdicts;
+  readonly #tell: Tell;
+
+  #lifecycle: Lifecycle;
+  #since = Date.now();
+  #starting: { readonly done: Promise<void>; readonly stop: AbortController } | undefined;
+  #opened: Opened | undefined;
+  #stopping: Promise<void> = Promise.resolve();
+  #closed = false;
+
+  #tools: readonly Tool[] = [];
+  #toolsStale = false;
+  #refreshing: Promise<readonly Tool[]> | undefined;
+
+  #startedAt: number | undefined;
+  #usedAt = Date.now();
+  #checkedAt = performance.now();
+  #checking = false;
+  #calls = 0;
+  #failedCalls = 0;
+  #succeededAt: number | undefined;
+  #failedAt: number | undefined;
+  #lastExit: Exit | undefined;
+  #lastTail: readonly string[] = [];
+  #noiseLines = 0;
+
+  constructor(options: ProviderOptions) {
+    this.name = options.name;
+    this.config = options.config;
+    this.#driver = options.driver;
+    this.#eraKey = options.eraKey;
+    this.#eras = options.eras;
+    this.#tell = options.tell;
+    const { unusable } = options.config;
+    this.#lifecycle =
+      unusable === undefined ? COLD : { state: "dead", run: 0, failures: 0, reason: unusable };
+  }
+
+  get available(): boolean {
+    return this.#refusal() === undefined;
+  }
+
+  /** True while calls go straight to a running process. */
+  get running(): boolean {
+    return this.#opened !== undefined;
+  }
+
+  /** The tools as last listed; empty before the first start. */
+  get tools(): readonly Tool[] {
+    return this.#tools;
+  }
+
+  /** How long nothing has been in flight, in milliseconds; 0 while something is, or while it does not run. */
+  idleMs(now: number): number {
+    const connection = this.#opened?.connection;
+    return connection === undefined || connection.inFlight > 0 ? 0 : now - this.#usedAt;
+  }
+
+  get facts(): ProviderFacts {
+    const now = this.#lifecycle;
+    return {
+      state: now.state,
+      since: this.#since,
+      reason: "reason" in now ? now.reason : undefined,
+      running: this.running,
+      failures: now.failures,
+      retryAt: "retryAt" in now ? now.retryAt : undefined,
+      run: now.run,
+      startedAt: this.#startedAt,
+      usedAt: this.#usedAt,
+      inFlight: this.#opened?.connection.inFlight ?? 0,
+      calls: this.#calls,
+      failedCalls: this.#failedCalls,
+      succeededAt: this.#succeededAt,
+      failedAt: this.#failedAt,
+      lastExit: this.#lastExit,
+      stderr: this.#opened?.run.tail() ?? this.#lastTail,
+      noiseLines: this.#noiseLines,
+      handshake: this.#opened?.handshake,
+    };
+  }
+
+  /** One call; starts the provider if it is cold. */
+  dispatch(call: Call, handler: CallHandler): Running {
+    this.#calls++;
+    this.#usedAt = Date.now();
+    const watched = this.#watch(handler);
+    const connection = this.#opened?.connection;
+    if (connection !== undefined) return connection.dispatch(call, watched);
+    const ready = this.start("call").then(() => this.#connection());
+    return holdCall(ready, call, watched, this.#tell);
+  }
+
+  /**
+   * Makes it run; callers of a start under way share it. A `call` is refused while the provider waits
+   * for its retry or is dead; `manual` starts from any state. Throws why it did not come up.
+   */
+  async start(by: "call" | "manual"): Promise<void> {
+    if (this.#starting !== undefined) return this.#starting.done;
+    if (this.#opened !== undefined) return;
+    const refusal = this.#closed ? shuttingDown() : by === "call" ? this.#refusal() : undefined;
+    if (refusal !== undefined) throw refusal;
+    const stop = new AbortController();
+    const done = this.#startRun(stop.signal).finally(() => {
+      this.#starting = undefined;
+    });
+    this.#starting = { done, stop };
+    return done;
+  }
+
+  /** Stops it, from whatever it is doing; settles when nothing of it is left. Not a failure. */
+  async stop(reason: string): Promise<void> {
+    const stopped = new HangarError(
+      "provider_stopped",
+      `provider ${this.name} was stopped: ${reason}`,
+    );
+    this.#starting?.stop.abort(stopped);
+    await this.#starting?.done.catch(() => {});
+    const opened = this.#opened;
+    this.#apply({ type: "stopped" });
+    if (opened !== undefined) {
+      this.#opened = undefined;
+      this.#tell({ type: "provider_stopped", provider: this.name, reason });
+      opened.connection.close(stopped);
+      this.#end(opened);
+    }
+    await this.#stopping;
+  }
+
+  /** Stops it for good: later starts are refused. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.stop("Hangar shuts down");
+  }
+
+  /** The tools as of now: started if need be, read again after the provider said that they changed. */
+  async listTools(): Promise<readonly Tool[]> {
+    await this.start("call");
+    return this.#toolsStale ? this.refreshTools() : this.#tools;
+  }
+
+  /** Reads the tools again. Concurrent callers share one reading. */
+  async refreshTools(): Promise<readonly Tool[]> {
+    return (this.#refreshing ??= this.#readTools().finally(() => {
+      this.#refreshing = undefined;
+    }));
+  }
+
+  async #readTools(): Promise<readonly Tool[]> {
+    const { connection } = this.#open();
+    this.#toolsStale = false;
+    try {
+      this.#tools = await connection.listTools(this.config.timeout_s * 1000);
+    } catch (error) {
+      this.#toolsStale = true;
+      throw error;
+    }
+    return this.#tools;
+  }
+
+  /**
+   * One health check of a running provider. Anything it said since the last check is proof enough,
+   * and a call within its deadline may keep a single-threaded provider from answering.
+   */
+  async check(): Promise<void> {
+    const opened = this.#opened;
+    if (opened === undefined || this.#checking) return;
+    const { connection } = opened;
+    const { run } = this.#lifecycle;
+    const heard = connection.heardAt > this.#checkedAt;
+    this.#checkedAt = performance.now();
+    if (heard) {
+      this.#apply({ type: "check_passed", run });
+      return;
+    }
+    this.#checking = true;
+    try {
+      const patience = this.config.health_check_interval_s * 1000;
+      await connection.check(Math.min(MAX_CHECK_MS, Math.max(MIN_CHECK_MS, patience)));
+      this.#apply({ type: "check_passed", run });
+    } catch (error) {
+      if (connection.inFlight > 0) return;
+      const reason = `health check failed: ${toHangarError(error).message}`;
+      this.#apply({ type: "check_failed", run, reason });
+    } finally {
+      this.#checking = false;
+    }
+  }
+
+  async #startRun(signal: AbortSignal): Promise<void> {
+    this.#apply({ type: "start" });
+    const { run } = this.#lifecycle;
+    const began = performance.now();
+    const timeout = AbortSignal.timeout(handshakeMs(this.config.startup_timeout_s * 1000));
+    try {
+      await this.#stopping; // never two runs at once
+      const opened = await this.#openRun(AbortSignal.any([signal, timeout]));
+      if (signal.aborted) {
+        await opened.run.stop(FAILED_START_GRACE_MS);
+        throw signal.reason;
+      }
+      this.#opened = opened;
+      this.#tools = opened.tools;
+      this.#toolsStale = false;
+      this.#startedAt = this.#usedAt = Date.now();
+      this.#checkedAt = performance.now();
+      this.#apply({ type: "started", run });
+      this.#tell({
+        type: "provider_started",
+        provider: this.name,
+        run,
+        what: opened.run.what,
+        era: opened.handshake.era,
+        version: opened.handshake.version,
+        tools: opened.tools.length,
+        durationMs: Math.round(performance.now() - began),
+      });
+      void opened.run.exited.then((exit) => this.#exited(opened, run, exit));
+    } catch (error) {
+      const failure = timeout.aborted && !signal.aborted ? this.#tooSlow() : toHangarError(error);
+      if (!signal.aborted) this.#failed(run, failure);
+      throw failure;
+    }
+  }
+
+  /** Starts a run and shakes hands; leaves nothing behind when that fails. */
+  async #openRun(signal: AbortSignal): Promise<Opened> {
+    const { protocol } = this.config;
+    const known = protocol === "auto" ? await this.#eras.get(this.#eraKey) : protocol;
+    try {
+      const opened = await this.#attempt(known, signal).catch((error) => {
+        // Some legacy servers end themselves on any request before `initialize`; they get it first then.
+        const mayBeTheProbe = known === undefined && toHangarError(error).details["before_answer"];
+        if (mayBeTheProbe !== true || signal.aborted) throw error;
+        return this.#attempt("legacy", signal);
+      });
+      if (protocol === "auto") void this.#eras.set(this.#eraKey, opened.handshake.era);
+      return opened;
+    } catch (error) {
+      if (protocol === "auto") void this.#eras.forget(this.#eraKey);
+      throw error;
+    }
+  }
+
+  async #attempt(known: Era | undefined, signal: AbortSignal): Promise<Opened> {
+    let connection: Connection | undefined;
+    this.#noiseLines = 0;
+    const run = await this.#driver.start(
+      {
+        line: (text) => connection?.receive(text),
+        refused: (reason, head) => this.#noise(REFUSED[reason], head),
+      },
+      signal,
+    );
+    const abandon = (): void => void run.stop(FAILED_START_GRACE_MS);
+    signal.addEventListener("abort", abandon, { once: true });
+    try {
+      signal.throwIfAborted();
+      const events = {
+        noise: (why: string, head: string) => this.#noise(why, head),
+        toolsChanged: () => {
+          this.#toolsStale = true;
+        },
+        logged: (params: string) =>
+          this.#tell({ type: "provider_log", provider: this.name, params }),
+      };
+      connection = new Connection(run, events, this.#tell);
+      const handshake = await connection.open(known);
+      const tools = handshake.hasTools ? await connection.listTools() : [];
+      return { run, connection, handshake, tools };
+    } catch (error) {
+      await run.stop(FAILED_START_GRACE_MS);
+      this.#lastTail = run.tail();
+      throw signal.aborted ? signal.reason : await this.#explain(toHangarError(error), run);
+    } finally {
+      signal.removeEventListener("abort", abandon);
+    }
+  }
+
+  /** `error` with what the run left to say: its exit, the end of its stderr, a hint. */
+  async #explain(error: HangarError, run: Run): Promise<HangarError> {
+    const own = error.code === "provider_exited";
+    const exit = await run.exited;
+    const stderr = this.#lastTail;
+    this.#lastExit = exit;
+    const what = own
+      ? `provider ${this.name} ended with ${describeExit(exit)} before it had answered the handshake`
+      : `provider ${this.name} did not start: ${error.message}`;
+    return new HangarError("start_failed", diagnose(what, own ? exit : undefined, stderr), {
+      details: {
+        stderr,
+        ...(own ? { exit_code: exit.code, signal: exit.signal, before_answer: true } : {}),
+      },
+      cause: error,
+    });
+  }
+
+  #failed(run: number, failure: HangarError): void {
+    if (!ERRORS[failure.code].retryable) {
+      this.#apply({ type: "impossible", run, reason: failure.message });
+      return;
+    }
+    const retryAt = Date.now() + backoffMs(this.#lifecycle.failures + 1, Math.random());
+    this.#apply({ type: "failed", run, reason: failure.message, retryAt });
+  }
+
+  #exited(opened: Opened, run: number, exit: Exit): void {
+    if (this.#opened !== opened) return; // it was stopped
+    this.#opened = undefined;
+    this.#lastExit = exit;
+    this.#lastTail = opened.run.tail();
+    this.#end(opened);
+    const reason = diagnose(`it ended by itself with ${describeExit(exit)}`, exit, this.#lastTail);
+    const retryAt = Date.now() + backoffMs(this.#lifecycle.failures + 1, Math.random());
+    this.#apply({ type: "failed", run, reason, retryAt });
+  }
+
+  /** Ends what is left of a run; the next start waits for it. */
+  #end({ run }: Opened): void {
+    this.#lastTail = run.tail();
+    this.#stopping = Promise.all([this.#stopping, run.stop(STOP_GRACE_MS)]).then(() => {});
+  }
+
+  /** Why a call may not start it now. */
+  #refusal(): HangarError | undefined {
+    const now = this.#lifecycle;
+    if (this.#closed) return shuttingDown();
+    if (now.state === "dead") {
+      return new HangarError("provider_dead", `provider ${this.name} is dead: ${now.reason}`);
+    }
+    if (now.state !== "degraded" || now.retryAt === undefined) return undefined;
+    const retryAfterMs = now.retryAt - Date.now();
+    if (retryAfterMs <= 0) return undefined;
+    return new HangarError(
+      "provider_degraded",
+      `Cannot start provider ${this.name}: backoff not elapsed, retry in ${(retryAfterMs / 1000).toFixed(1)}s; last failure: ${now.reason}`,
+      { retryAfterMs, details: { time_until_retry_s: Math.ceil(retryAfterMs) / 1000 } },
+    );
+  }
+
+  /** The connection of a provider that has just been started. */
+  #connection(): Connection {
+    return this.#open().connection;
+  }
+
+  #open(): Opened {
+    if (this.#opened !== undefined) return this.#opened;
+    throw new HangarError("provider_stopped", `provider ${this.name} ended right after its start`);
+  }
+
+  #tooSlow(): HangarError {
+    const seconds = this.config.startup_timeout_s;
+    const what = `provider ${this.name} did not answer the handshake within startup_timeout_s (${seconds} s)`;
+    return new HangarError("start_timeout", diagnose(what, undefined, this.#lastTail), {
+      details: { stderr: this.#lastTail },
+    });
+  }
+
+  /** Counts how a call ended, and takes it as news about the provider's health where it is some. */
+  #watch(handler: CallHandler): CallHandler {
+    return {
+      note: (text) => handler.note(text),
+      end: (outcome) => {
+        this.#count(outcome);
+        handler.end(outcome);
+      },
+    };
+  }
+
+  #count(outcome: Outcome): void {
+    const now = Date.now();
+    const { run, failures } = this.#lifecycle;
+    this.#usedAt = now;
+    if (outcome.kind === "reply") {
+      if (outcome.isError) {
+        this.#failedCalls++;
+        this.#failedAt = now;
+      } else this.#succeededAt = now;
+      if (failures > 0) this.#apply({ type: "check_passed", run });
+      return;
+    }
+    this.#failedCalls++;
+    this.#failedAt = now;
+    const ours = outcome.code === "timeout" && outcome.details["deadline"] === "provider";
+    if (ours && outcome.sent) {
+      this.#apply({ type: "check_failed", run, reason: outcome.message });
+    }
+  }
+
+  #noise(why: string, head: string): void {
+    this.#noiseLines++;
+    this.#tell({
+      type: "provider_noise",
+      provider: this.name,
+      why,
+      head,
+      count: this.#noiseLines,
+    });
+  }
+
+  #apply(event: LifecycleEvent): void {
+    const from = this.#lifecycle;
+    this.#lifecycle = next(from, event, this.config);
+    const now = this.#lifecycle;
+    if (now === from) return;
+    if (now.state === from.state && isRunning(now) === isRunning(from)) return;
+    this.#since = Date.now();
+    this.#tell({
+      type: "provider_state",
+      provider: this.name,
+      from: from.state,
+      state: now.state,
+      ...("reason" in now ? { reason: now.reason } : {}),
+    });
+  }
+}
+
+/** The part of a start's time that the handshake may take; the rest is for ending what did not come up. */
+function handshakeMs(startupMs: number): number {
+  return Math.max(startupMs - FAILED_START_MS, startupMs / 2);
+}
+
+const REFUSED = {
+  too_long: "a line longer than max_message_bytes",
+  not_utf8: "a line that is not UTF-8",
+} as const;
+
+function shuttingDown(): HangarError {
+  return new HangarError("shutting_down", "Hangar is shutting down");
+}

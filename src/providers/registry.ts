@@ -1,0 +1,26 @@
+import { HangarError } from "../errors.ts";
+import type { Target } from "../target.ts";
+import type { Provider } from "./provider.ts";
+
+/** A provider, and the target through which its calls go. */
+export interface Registered {
+  readonly provider: Provider;
+  /** The provider behind its interceptors. */
+  readonly target: Target;
+}
+
+/** The table of providers, in the order of the configuration. */
+export type Registry = ReadonlyMap<string, Registered>;
+
+const NAMES_SHOWN = 20;
+
+/** Throws `provider_not_found`, with the names there are. */
+export function findProvider(registry: Registry, name: string): Registered {
+  const found = registry.get(name);
+  if (found !== undefined) return found;
+  const names = [...registry.keys()].slice(0, NAMES_SHOWN).join(", ");
+  throw new HangarError(
+    "provider_not_found",
+    `unknown_provider: ${name.slice(0, 64)}; there are: ${names || "none"}`,
+  );
+}

@@ -1,0 +1,86 @@
+import { HangarError } from "../errors.ts";
+import { matchesGlob } from "../lib/glob.ts";
+import type { Tell } from "../observe/events.ts";
+import type { Provider } from "../providers/provider.ts";
+import { holdCall } from "../providers/held-call.ts";
+import type { Call, Target } from "../target.ts";
+import { stringAt } from "../wire/envelope.ts";
+
+/** Globs over tool names. */
+interface ToolFilter {
+  readonly allow: readonly string[];
+  readonly deny: readonly string[];
+}
+
+/** Whether clients see and may call the tool: some `allow` matches and no `deny` does. */
+function isOffered(filter: ToolFilter, tool: string): boolean {
+  return (
+    filter.allow.some((pattern) => matchesGlob(pattern, tool)) &&
+    !filter.deny.some((pattern) => matchesGlob(pattern, tool))
+  );
+}
+
+/** Those of `tools` that clients see. */
+export function offeredTools<T extends { readonly name: string }>(
+  tools: readonly T[],
+  filter: ToolFilter,
+): T[] {
+  return tools.filter(({ name }) => isOffered(filter, name));
+}
+
+/** Refuses calls of tools that the configuration hides, in the words used for tools that do not exist. */
+export function offeredOnly(target: Target, filter: ToolFilter, tell: Tell): Target {
+  return {
+    name: target.name,
+    get available() {
+      return target.available;
+    },
+    dispatch(call, handler) {
+      const tool = toolOf(call);
+      if (tool === undefined || isOffered(filter, tool)) return target.dispatch(call, handler);
+      return holdCall(Promise.reject(notFound(target.name, tool)), call, handler, tell);
+    },
+  };
+}
+
+/**
+ * Refuses calls of tools that the provider does not list, after one fresh look at its list:
+ * a tool that has just appeared can be called at once.
+ */
+export function listedOnly(provider: Provider, tell: Tell): Target {
+  const lists = (tool: string): boolean => provider.tools.some(({ name }) => name === tool);
+
+  async function known(tool: string): Promise<Target> {
+    await provider.start("call");
+    if (lists(tool)) return provider;
+    await provider.refreshTools();
+    if (lists(tool)) return provider;
+    throw notFound(provider.name, tool);
+  }
+
+  return {
+    name: provider.name,
+    get available() {
+      return provider.available;
+    },
+    dispatch(call, handler) {
+      const tool = toolOf(call);
+      if (tool === undefined || (provider.running && lists(tool))) {
+        return provider.dispatch(call, handler);
+      }
+      return holdCall(known(tool), call, handler, tell);
+    },
+  };
+}
+
+function toolOf({ message }: Call): string | undefined {
+  return message.method === "tools/call"
+    ? stringAt(message.text, message.body.get("name"))
+    : undefined;
+}
+
+function notFound(provider: string, tool: string): HangarError {
+  return new HangarError("tool_not_found", `Tool not found: ${tool} (provider ${provider})`, {
+    details: { tool_name: tool },
+  });
+}

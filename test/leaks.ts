@@ -1,0 +1,99 @@
+/**
+ * After every test file: no process with the file's marker, no port that still answers, no open descriptor
+ * that was not there before. What is left over is printed and ended, so that the next file starts clean.
+ */
+import { randomUUID } from "node:crypto";
+import { readdirSync, readlinkSync } from "node:fs";
+import { connect } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll } from "vitest";
+import { findProcesses, type ProcessInfo } from "./processes.ts";
+
+const SETTLE_MS = 3000;
+const POLL_MS = 50;
+
+const marker = `HANGAR_TEST=${randomUUID()}`;
+process.env["HANGAR_TEST"] = marker.slice("HANGAR_TEST=".length);
+const ports = new Set<number>();
+let descriptorsBefore: readonly string[] = [];
+
+/** From now on the file fails if this port of the loopback interface accepts connections at its end. */
+export function watchPort(port: number): void {
+  ports.add(port);
+}
+
+/** The `NAME=value` that everything started by this test file carries in its environment. */
+export function fileMarker(): string {
+  return marker;
+}
+
+beforeAll(() => {
+  descriptorsBefore = openDescriptors();
+});
+
+afterAll(async () => {
+  const problems: string[] = [];
+  for (const left of await settle(() => findProcesses(marker))) {
+    problems.push(`process left: ${describe(left)}`);
+    process.kill(left.pid, "SIGKILL");
+  }
+  for (const port of await settle(() => listening(ports))) {
+    problems.push(`port still listening: ${port}`);
+  }
+  for (const descriptor of await settle(newDescriptors)) {
+    problems.push(`descriptor left open: ${descriptor}`);
+  }
+  if (problems.length > 0) throw new Error(problems.join("\n"));
+}, 6 * SETTLE_MS);
+
+/** Waits for `look` to find nothing; returns what it still finds at the end. */
+async function settle<T>(look: () => T[] | Promise<T[]>): Promise<T[]> {
+  const end = Date.now() + SETTLE_MS;
+  let found = await look();
+  while (found.length > 0 && Date.now() < end) {
+    await sleep(POLL_MS);
+    found = await look();
+  }
+  return found;
+}
+
+function describe({ pid, command }: ProcessInfo): string {
+  return `${pid} ${command}`;
+}
+
+async function listening(candidates: ReadonlySet<number>): Promise<number[]> {
+  const open: number[] = [];
+  for (const port of candidates) if (await accepts(port)) open.push(port);
+  return open;
+}
+
+function accepts(port: number): Promise<boolean> {
+  const socket = connect({ host: "127.0.0.1", port });
+  return new Promise((resolve) => {
+    socket.once("connect", () => resolve(true));
+    socket.once("error", () => resolve(false));
+  }).then((open) => {
+    socket.destroy();
+    return open === true;
+  });
+}
+
+function newDescriptors(): string[] {
+  const left = openDescriptors();
+  for (const descriptor of descriptorsBefore) {
+    const index = left.indexOf(descriptor);
+    if (index >= 0) left.splice(index, 1);
+  }
+  return left;
+}
+
+/** What the descriptors of this process point at; numbers are left out because they are reused. */
+function openDescriptors(): string[] {
+  return readdirSync("/proc/self/fd").flatMap((number) => {
+    try {
+      return [readlinkSync(`/proc/self/fd/${number}`)];
+    } catch {
+      return []; // the descriptor of readdir itself
+    }
+  });
+}

@@ -1,0 +1,37 @@
+/** Looks at running processes through /proc; only what carries a variable we set is ever ours. */
+import { readdirSync, readFileSync } from "node:fs";
+
+export interface ProcessInfo {
+  readonly pid: number;
+  readonly command: string;
+  readonly environment: readonly string[];
+}
+
+/** Every process that was started with a variable whose `NAME=value` begins with `marker`; no zombies. */
+export function findProcesses(marker: string): ProcessInfo[] {
+  const found: ProcessInfo[] = [];
+  for (const name of readdirSync("/proc")) {
+    const pid = Number(name);
+    if (!Number.isInteger(pid)) continue;
+    const environment = readProc(pid, "environ").split("\0");
+    if (!environment.some((entry) => entry.startsWith(marker)) || !isAlive(pid)) continue;
+    const command = readProc(pid, "cmdline").replaceAll("\0", " ").trim();
+    found.push({ pid, command, environment });
+  }
+  return found;
+}
+
+/** Whether the process runs; a zombie does not. */
+export function isAlive(pid: number): boolean {
+  const stat = readProc(pid, "stat");
+  const state = stat.slice(stat.lastIndexOf(")") + 2, stat.lastIndexOf(")") + 3);
+  return state !== "" && state !== "Z" && state !== "X";
+}
+
+function readProc(pid: number, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, "utf8");
+  } catch {
+    return ""; // gone meanwhile, or not ours to read
+  }
+}
