@@ -33,12 +33,15 @@ export interface Opened {
   readonly tell: Tell;
 }
 
-/** Loads the configuration and builds Hangar from it, telling what is wrong but not fatal. `quiet` is the level without any setting. */
-export function open(options: CommonOptions, quiet?: LogLevel): Opened {
+/** Loads the configuration and builds Hangar from it, telling what is wrong but not fatal. */
+export function open(options: CommonOptions, quiet = false): Opened {
   const loaded = load(options);
   const { logging } = loaded.config;
-  const level = options.logLevel ?? envLevel() ?? quiet ?? logging.level;
-  const tell = createLog({ level, file: logging.file });
+  const asked = options.logLevel ?? envLevel();
+  const tell: Tell =
+    quiet && asked === undefined
+      ? () => {}
+      : createLog({ level: asked ?? logging.level, file: logging.file });
   for (const problem of loaded.problems) {
     tell({ type: "config_problem", problem: formatProblem(problem) });
   }
@@ -56,14 +59,14 @@ export function open(options: CommonOptions, quiet?: LogLevel): Opened {
 }
 
 /**
- * Runs one command on a Hangar of its own, with little log, and leaves nothing behind: also not
- * when it is interrupted.
+ * Runs one command on a Hangar of its own, without a log unless one is asked for, and leaves
+ * nothing behind, also not when it is interrupted.
  */
 export async function oneShot(
   options: CommonOptions,
   command: (hangar: Hangar) => Promise<number>,
 ): Promise<number> {
-  const { hangar } = open(options, "error");
+  const { hangar } = open(options, true);
   const interrupted = new Promise<number>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM"])
       process.once(signal, () => resolve(EXIT.interrupted));

@@ -138,7 +138,7 @@ async function findCommand(command: string, cwd: string, path: string): Promise<
   if (command === "node") return process.execPath;
   throw notStartable(
     forbidden === undefined
-      ? `command not found: ${command} is in no folder of PATH (${path})`
+      ? `command not found: ${command} is in no folder of Hangar's PATH`
       : `cannot run ${command}: ${forbidden}`,
   );
 }

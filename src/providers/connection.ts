@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Exit, Run } from "../drivers/driver.ts";
 import { HangarError } from "../errors.ts";
 import type { Tell } from "../observe/events.ts";
@@ -112,9 +113,7 @@ export class Connection {
     if (known === "legacy") return this.#initialize();
     const discovered = this.#request("server/discover", `{"_meta":{${ENVELOPE}}}`);
     if (known === "modern") return this.#discovered(await discovered);
-    const silence = delay(PROBE_MS);
-    const first = await Promise.race([discovered, silence.over]);
-    silence.clear();
+    const first = await Promise.race([discovered, silence(PROBE_MS)]);
     if (first !== undefined) {
       return isModernAnswer(first) ? this.#discovered(first) : this.#initialize();
     }
@@ -123,7 +122,9 @@ export class Connection {
       isModernAnswer(answer) ? this.#discovered(answer) : undefined,
     );
     const initialized = this.#initialize();
-    initialized.catch(ignore); // of a modern provider it fails, which is no news by then
+    // Of a modern provider it fails, and of a silent one the other never ends; neither is news then.
+    initialized.catch(ignore);
+    late.catch(ignore);
     return (await Promise.race([late, initialized.catch(() => late)])) ?? initialized;
   }
 
@@ -383,10 +384,7 @@ export function describeExit(exit: Exit): string {
   return exit.signal === null ? `exit code ${exit.code}` : `signal ${exit.signal}`;
 }
 
-function delay(ms: number): { over: Promise<undefined>; clear(): void } {
-  let timer: NodeJS.Timeout;
-  const over = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), ms);
-  });
-  return { over, clear: () => clearTimeout(timer) };
+/** Settles with nothing after `ms`; keeps no process alive. */
+function silence(ms: number): Promise<undefined> {
+  return sleep(ms, undefined, { ref: false });
 }

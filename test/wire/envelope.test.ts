@@ -59,23 +59,23 @@ function treeOf(text: string): Tree {
 }
 
 function depthOf(tree: Tree): number {
-  const inner = tree.members?.map((member) => member.tree) ?? tree.items;
+  const inner = tree.members?.map((found) => found.tree) ?? tree.items;
   return inner === undefined ? 0 : 1 + Math.max(0, ...inner.map(depthOf));
 }
 
 const NAMES = ["jsonrpc", "id", "method", "params", "result", "error"];
 
 function keysAreClean(tree: Tree | undefined): boolean {
-  const keys = tree?.members?.map((member) => member.key) ?? [];
+  const keys = tree?.members?.map((found) => found.key) ?? [];
   return new Set(keys).size === keys.length && !keys.some((key) => key.includes("\0"));
 }
 
-function find(tree: Tree | undefined, key: string): Tree | undefined {
-  return tree?.members?.find((member) => member.key === key)?.tree;
+function find(tree: Tree | undefined, name: string): Tree | undefined {
+  return tree?.members?.find((found) => found.key === name)?.tree;
 }
 
-function isObject(value: unknown): boolean {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+function isPlainObject(found: unknown): boolean {
+  return typeof found === "object" && found !== null && !Array.isArray(found);
 }
 
 /** Whether `text`, valid JSON, is a message by the rules that scanMessage documents. */
@@ -94,8 +94,8 @@ function isMessage(text: string): boolean {
   if (params !== undefined && (typeof params.value !== "object" || params.value === null)) {
     return false;
   }
-  if (error !== undefined && !isObject(error.value)) return false;
-  if ([method, result, error].filter((part) => part !== undefined).length !== 1) return false;
+  if (error !== undefined && !isPlainObject(error.value)) return false;
+  if ([method, result, error].filter((found) => found !== undefined).length !== 1) return false;
   if (id === undefined) return result === undefined;
   return ["string", "number"].includes(typeof id.value) || (id.value === null && !!error);
 }
@@ -182,9 +182,9 @@ const key = fc.oneof(
   { weight: 1, arbitrary: fc.constantFrom("_meta", "name", "id", "__proto__").chain(spelled) },
 );
 
-function objectOf(member: fc.Arbitrary<string>, maxLength: number): fc.Arbitrary<string> {
+function objectOf(one: fc.Arbitrary<string>, maxLength: number): fc.Arbitrary<string> {
   return fc
-    .tuple(fc.array(fc.tuple(space, member, space), { maxLength }), space)
+    .tuple(fc.array(fc.tuple(space, one, space), { maxLength }), space)
     .map(
       ([members, inner]) =>
         `{${members.length > 0 ? members.map((m) => m.join("")).join(",") : inner}}`,
@@ -208,7 +208,7 @@ const { value } = fc.letrec<{ value: string; object: string; array: string }>((t
 }));
 
 const object = objectOf(member(key, value), 4);
-const body = objectOf(
+const bodyText = objectOf(
   fc.oneof(
     { weight: 3, arbitrary: member(key, value) },
     { weight: 2, arbitrary: member(spelled("_meta"), object) },
@@ -243,9 +243,9 @@ const surprise = fc.oneof(
 const message = fc
   .tuple(
     fc.oneof(
-      fc.tuple(version, id, method, part("params", body, body, value)),
-      fc.tuple(version, method, part("params", body)),
-      fc.tuple(version, id, part("result", body, body, value)),
+      fc.tuple(version, id, method, part("params", bodyText, bodyText, value)),
+      fc.tuple(version, method, part("params", bodyText)),
+      fc.tuple(version, id, part("result", bodyText, bodyText, value)),
       fc.tuple(version, part("id", number, fc.constant("null")), part("error", object)),
     ),
     fc.oneof(
@@ -284,25 +284,32 @@ describe("scanMessage", () => {
 
   it("agrees with JSON.parse and the slow check after any random damage", () => {
     const seen = { accepted: 0, refused: 0 };
-    const damage = fc.array(
-      fc.record({
-        at: fc.double({ min: 0, max: 1, noNaN: true }),
-        remove: fc.nat(2),
-        insert: fc.constantFrom(
-          "",
-          ...'{}[],:"\\ 0159-+.eEutrfalsnx\n\0\ufeff\u00a0é'.split(""),
-          "\\u00",
-          "\u0001",
-        ),
-      }),
-      { minLength: 1, maxLength: 3 },
+    const at = fc.double({ min: 0, max: 1, noNaN: true });
+    const rough = fc.record({
+      at,
+      remove: fc.nat(2),
+      insert: fc.constantFrom(
+        "",
+        ...'{}[],:"\\ 0159-+.eEutrfalsnx\n\0\ufeff\u00a0é'.split(""),
+        "\\u00",
+        "\u0001",
+      ),
+    });
+    const gentle = fc.record({
+      at,
+      remove: fc.nat(1),
+      insert: fc.constantFrom(" ", "\n", "x", "0", "1", "\\n", "é"),
+    });
+    const damage = fc.oneof(
+      fc.array(gentle, { minLength: 1, maxLength: 1 }),
+      fc.array(rough, { minLength: 1, maxLength: 3 }),
     );
     const base = fc.oneof(fc.constant(REQUEST), message);
     fc.assert(
       fc.property(base, damage, (whole, edits) => {
         let text = whole;
-        for (const { at, remove, insert } of edits) {
-          const start = Math.floor(at * text.length);
+        for (const { at: place, remove, insert } of edits) {
+          const start = Math.floor(place * text.length);
           text = text.slice(0, start) + insert + text.slice(start + remove);
         }
         const refusal = refusalOf(text);
