@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Checks what everything else relies on before anything else is loaded.
 import { Console } from "node:console";
-import { enableCompileCache } from "node:module";
+import module from "node:module";
 
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
 if (major < 22 || (major === 22 && minor < 18)) {
@@ -12,6 +12,6 @@ if (major < 22 || (major === 22 && minor < 18)) {
 }
 // Standard output belongs to MCP, whatever a library has to say.
 globalThis.console = new Console(process.stderr);
-enableCompileCache();
+module.enableCompileCache();
 const { run } = await import("./main.ts");
 process.exitCode = await run(process.argv.slice(2));

@@ -5,10 +5,9 @@ import { call } from "./call.ts";
 import { checkConfig, printSchema } from "./config.ts";
 import { EXIT, exitCodeOf } from "./exit-code.ts";
 import { LOG_LEVELS } from "./open.ts";
+import { parsePort } from "./port.ts";
 import { serve } from "./serve.ts";
 import { tools } from "./tools.ts";
-
-const MAX_PORT = 65_535;
 
 /** Maps a command line to its command; the answer is the exit code. */
 export async function run(argv: readonly string[]): Promise<number> {
@@ -86,9 +85,9 @@ function buildProgram(done: (exitCode: number) => void): Command {
 }
 
 function portNumber(text: string): number {
-  const port = Number(text);
-  if (/^\d+$/.test(text) && port <= MAX_PORT) return port;
-  throw new InvalidArgumentError(`It must be a whole number from 0 to ${MAX_PORT}.`);
+  const port = parsePort(text);
+  if (port !== undefined) return port;
+  throw new InvalidArgumentError("It must be a whole number from 0 to 65535.");
 }
 
 function positiveNumber(text: string): number {

@@ -1,6 +1,8 @@
 import type { Front } from "../front/front.ts";
 import { VERSION } from "../version.ts";
 import { EXIT } from "./exit-code.ts";
+import { HangarError } from "../errors.ts";
+import { parsePort } from "./port.ts";
 import { type CommonOptions, open, type Opened } from "./open.ts";
 import { bearerToken } from "./token.ts";
 
@@ -39,7 +41,7 @@ export async function serve(options: ServeOptions): Promise<number> {
 async function serveHttp(opened: Opened, options: ServeOptions): Promise<Front> {
   const { hangar, loaded, stateDir } = opened;
   const host = options.host ?? (process.env["MCP_HTTP_HOST"] || DEFAULT_HOST);
-  const port = options.port ?? Number(process.env["MCP_HTTP_PORT"] || DEFAULT_PORT);
+  const port = options.port ?? portFromEnv(process.env["MCP_HTTP_PORT"]) ?? DEFAULT_PORT;
   const { token, news } = bearerToken(stateDir, process.env["MCP_HANGAR_TOKEN"]);
   const front = await hangar.serveHttp({ host, port, token });
   const names = [...hangar.registry.keys()];
@@ -56,6 +58,13 @@ async function serveHttp(opened: Opened, options: ServeOptions): Promise<Front> 
   ];
   process.stderr.write(`${lines.join("\n")}\n`);
   return front;
+}
+
+function portFromEnv(value: string | undefined): number | undefined {
+  if (value === undefined || value === "") return undefined;
+  const port = parsePort(value);
+  if (port !== undefined) return port;
+  throw new HangarError("config_invalid", `MCP_HTTP_PORT must be a port number, found ${value}`);
 }
 
 /** Settles with the first signal that asks Hangar to end. */

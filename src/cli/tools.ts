@@ -8,10 +8,10 @@ interface ToolsOptions extends CommonOptions {
 }
 
 /** Prints the tools of a provider, one a line, or with `--json` their definitions as the provider sent them. */
-export function tools(name: string, options: ToolsOptions): Promise<number> {
+export function tools(provider: string, options: ToolsOptions): Promise<number> {
   return oneShot(options, async ({ registry }) => {
-    const { provider } = findProvider(registry, name);
-    const offered = offeredTools(await provider.listTools(), provider.config.tools);
+    const found = findProvider(registry, provider).provider;
+    const offered = offeredTools(await found.listTools(), found.config.tools);
     if (options.json === true) {
       process.stdout.write(`[${offered.map(({ text }) => text).join(",")}]\n`);
       return EXIT.ok;

@@ -3,7 +3,7 @@ import { access, stat } from "node:fs/promises";
 import { delimiter, isAbsolute, join, resolve } from "node:path";
 import { HangarError } from "../errors.ts";
 import { redactor } from "../lib/redact.ts";
-import { splitLines } from "../wire/lines.ts";
+import { oneLine, splitLines } from "../wire/lines.ts";
 import type { Driver, Run } from "./driver.ts";
 import { createOutputTail } from "./output-tail.ts";
 import { type ProcessGroup, spawnGroup } from "./process-group.ts";
@@ -88,11 +88,6 @@ function lineWriter({ stdin }: ProcessGroup): (text: string) => boolean {
     stdin.write(`${oneLine(text)}\n`);
     return true;
   };
-}
-
-/** A message is one line here; line breaks between its tokens are only white space. */
-function oneLine(text: string): string {
-  return text.includes("\n") || text.includes("\r") ? text.replaceAll(/[\r\n]/g, " ") : text;
 }
 
 function childEnvironment(

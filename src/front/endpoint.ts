@@ -162,6 +162,6 @@ export class CallsUnderWay {
   }
 
   cancelAll(reason: HangarError): void {
-    for (const running of [...this.#running.values()]) running.cancel(reason);
+    for (const running of this.#running.values()) running.cancel(reason);
   }
 }

@@ -220,7 +220,7 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
         clearTimeout(late);
       }
       const reason = new HangarError("shutting_down", "Hangar is shutting down");
-      for (const running of [...underWay]) running.cancel(reason);
+      for (const running of underWay) running.cancel(reason);
       // What was just answered may still be on its way out.
       const cut = setTimeout(() => server.closeAllConnections(), LAST_BYTES_MS);
       server.closeIdleConnections();

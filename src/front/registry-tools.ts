@@ -54,7 +54,7 @@ const MAX_TIMEOUT_S = 3_600;
 /** The deadline of `registry_invoke` when the caller names none; a shorter `timeout_s` of the provider wins. */
 export const INVOKE_TIMEOUT_S = 30;
 
-const provider: Property = {
+const PROVIDER: Property = {
   type: "string",
   description: "Name of the provider, as registry_list shows it.",
 };
@@ -94,7 +94,7 @@ const READ_ONLY = {
 const NO_ARGUMENTS = { type: "object", properties: {}, additionalProperties: false } as const;
 const PROVIDER_ONLY = {
   type: "object",
-  properties: { provider },
+  properties: { provider: PROVIDER },
   required: ["provider"],
   additionalProperties: false,
 } as const;
@@ -166,7 +166,7 @@ export const REGISTRY_TOOLS: readonly RegistryTool[] = [
     inputSchema: {
       type: "object",
       properties: {
-        provider,
+        provider: PROVIDER,
         tool: { type: "string", description: "Name of the tool, as registry_tools shows it." },
         arguments: {
           type: "object",
@@ -389,7 +389,7 @@ function adapt(
   era: Era,
   asResult: (error: unknown) => Reply,
 ): Outcome {
-  if (outcome.kind !== "reply") return asResult(outcome);
+  if (outcome.kind === "failure") return outcome.code === "cancelled" ? outcome : asResult(outcome);
   const { text, isError } = outcome;
   const members = membersOf(text, { start: 0, end: text.length });
   if (isError) {

@@ -2,7 +2,7 @@ import type { Readable, Writable } from "node:stream";
 import { HangarError, toHangarError } from "../errors.ts";
 import type { Era, Outcome, Target } from "../target.ts";
 import { type Message, scanMessage } from "../wire/envelope.ts";
-import { splitLines } from "../wire/lines.ts";
+import { oneLine, splitLines } from "../wire/lines.ts";
 import { CallsUnderWay, endpoint, eraOf, requireEnvelope } from "./endpoint.ts";
 import { errorText, responseText } from "./response.ts";
 import type { Front, FrontOptions } from "./front.ts";
@@ -18,11 +18,13 @@ export function serveStdio(
   let idle: (() => void) | undefined;
 
   function write(text: string): void {
-    output.write(`${text}\n`);
+    output.write(`${oneLine(text)}\n`);
   }
 
   function finish(id: string, outcome: Outcome): void {
-    write(responseText(id, outcome));
+    // A client that cancelled a request no longer waits for its response.
+    const unwanted = outcome.kind === "failure" && outcome.code === "cancelled";
+    if (!unwanted) write(responseText(id, outcome));
     if (calls.size === 0) idle?.();
   }
 

@@ -9,6 +9,6 @@ export function redactor(variables: Readonly<Record<string, string>>): (text: st
   const secrets = Object.entries(variables)
     .filter(([name, value]) => SECRET_NAME.test(name) && value.length >= MIN_SECRET_CHARS)
     .map(([, value]) => value)
-    .sort((a, b) => b.length - a.length);
+    .toSorted((a, b) => b.length - a.length);
   return (text) => secrets.reduce((rest, secret) => rest.replaceAll(secret, "[redacted]"), text);
 }

@@ -195,7 +195,7 @@ export class Connection {
 
   /** Ends every call under way with `reason`, and tells the provider. */
   close(reason: HangarError): void {
-    for (const [id, pending] of [...this.#pending]) this.#cancel(id, pending, reason);
+    for (const [id, pending] of this.#pending) this.#cancel(id, pending, reason);
   }
 
   /** Sends one call; its end comes from the provider, a cancel, or the end of the run. */
@@ -309,24 +309,21 @@ export class Connection {
   }
 
   #noted(message: Message): void {
-    switch (message.method) {
-      case "notifications/progress": {
-        const span = message.body.get("progressToken");
-        const pending =
-          span === undefined ? undefined : this.#pending.get(Number(textOf(message.text, span)));
-        if (span === undefined || pending?.progressToken === undefined) return;
-        const { handler, progressToken } = pending;
-        const { text } = message;
-        const note = splice(text, whole(text), [{ span, text: progressToken }]);
-        this.#safely(() => handler.note(note));
-        return;
-      }
-      case "notifications/tools/list_changed":
-        this.#events.toolsChanged();
-        return;
-      case "notifications/message":
-        if (message.params !== undefined) this.#events.logged(textOf(message.text, message.params));
+    const { method, text, params } = message;
+    if (method === "notifications/progress") this.#progressed(message);
+    else if (method === "notifications/tools/list_changed") this.#events.toolsChanged();
+    else if (method === "notifications/message") {
+      this.#events.logged(textOf(text, params ?? NOTHING));
     }
+  }
+
+  #progressed({ text, body }: Message): void {
+    const span = body.get("progressToken") ?? NOTHING;
+    const pending = this.#pending.get(Number(textOf(text, span)));
+    if (pending?.progressToken === undefined) return;
+    const { handler, progressToken } = pending;
+    const note = splice(text, whole(text), [{ span, text: progressToken }]);
+    this.#safely(() => handler.note(note));
   }
 
   #lost(exit: Exit): void {

@@ -36,7 +36,9 @@ export class EraVerdicts {
 
   async forget(key: string): Promise<void> {
     if ((await this.#load())[key] === undefined) return;
-    await this.#update(({ [key]: _, ...rest }) => rest);
+    await this.#update((verdicts) =>
+      Object.fromEntries(Object.entries(verdicts).filter(([other]) => other !== key)),
+    );
   }
 
   async #load(): Promise<Record<string, Verdict>> {

@@ -300,20 +300,19 @@ export class Provider implements Target {
   /** Starts a run and shakes hands; leaves nothing behind when that fails. */
   async #openRun(signal: AbortSignal): Promise<Opened> {
     const { protocol } = this.config;
-    const known = protocol === "auto" ? await this.#eras.get(this.#eraKey) : protocol;
-    try {
-      const opened = await this.#attempt(known, signal).catch((error) => {
-        // Some legacy servers end themselves on any request before `initialize`; they get it first then.
-        const mayBeTheProbe = known === undefined && toHangarError(error).details["before_answer"];
-        if (mayBeTheProbe !== true || signal.aborted) throw error;
-        return this.#attempt("legacy", signal);
-      });
-      if (protocol === "auto") void this.#eras.set(this.#eraKey, opened.handshake.era);
-      return opened;
-    } catch (error) {
-      if (protocol === "auto") void this.#eras.forget(this.#eraKey);
-      throw error;
-    }
+    if (protocol !== "auto") return this.#attempt(protocol, signal);
+    const remembered = await this.#eras.get(this.#eraKey);
+    const opened = await this.#attempt(remembered, signal).catch((error) => {
+      const endedItself = toHangarError(error).details["before_answer"] === true;
+      // It answers, but not as it did: it may be of the other era by now. And some legacy servers end
+      // themselves on any request before `initialize`; they get it first then.
+      const mayBeTheEra = remembered === undefined ? endedItself : !endedItself;
+      void this.#eras.forget(this.#eraKey);
+      if (signal.aborted || !mayBeTheEra) throw error;
+      return this.#attempt(remembered === undefined ? "legacy" : undefined, signal);
+    });
+    void this.#eras.set(this.#eraKey, opened.handshake.era);
+    return opened;
   }
 
   async #attempt(known: Era | undefined, signal: AbortSignal): Promise<Opened> {

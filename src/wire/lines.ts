@@ -116,3 +116,8 @@ function deliver(bytes: Buffer, events: LineEvents): void {
 function headOf(bytes: Buffer): string {
   return bytes.toString("utf8", 0, HEAD_BYTES).slice(0, MAX_HEAD_CHARACTERS);
 }
+
+/** A message as a single line: raw line breaks stand only between the tokens of JSON, where they are white space. */
+export function oneLine(text: string): string {
+  return text.includes("\n") || text.includes("\r") ? text.replaceAll(/[\r\n]/g, " ") : text;
+}
