@@ -146,6 +146,14 @@ export const ERRORS = {
     cause: "The provider answered the call with a JSON-RPC error.",
     fix: "Read the provider's own code, message and data in `details.error`.",
   },
+  provider_refused: {
+    type: "ToolInvocationError",
+    jsonrpc: INTERNAL_ERROR,
+    http: 502,
+    retryable: true,
+    cause: "The provider answered a request of Hangar itself, such as tools/list, with an error.",
+    fix: "The message has the provider's own words; if it says nothing useful, look at its log.",
+  },
   not_translatable: {
     type: "ToolInvocationError",
     jsonrpc: INTERNAL_ERROR,

@@ -2,7 +2,7 @@ import { HangarError } from "../errors.ts";
 import type { Hangar } from "../hangar.ts";
 import { findProvider } from "../providers/registry.ts";
 import type { Outcome } from "../target.ts";
-import { itemsOf, membersOf, scanMessage, type Span, stringAt, textOf } from "../wire/envelope.ts";
+import { itemsOf, membersOf, scanMessage, stringAt, textOf, wholeOf } from "../wire/envelope.ts";
 import { EXIT } from "./exit-code.ts";
 import { type CommonOptions, oneShot } from "./open.ts";
 
@@ -29,7 +29,7 @@ export function call(
     }
     const { text } = outcome;
     process.stdout.write(`${options.json === true ? text : readable(text)}\n`);
-    const isError = membersOf(text, whole(text))?.get("isError");
+    const isError = membersOf(text, wholeOf(text))?.get("isError");
     return isError !== undefined && textOf(text, isError) === "true" ? EXIT.toolError : EXIT.ok;
   });
 }
@@ -75,8 +75,7 @@ function requireObject(args: string): string {
 
 /** The text blocks of a tool result, one after the other; blocks of other types as JSON. */
 function readable(result: string): string {
-  const content = membersOf(result, whole(result))?.get("content");
-  const blocks = content === undefined ? undefined : itemsOf(result, content);
+  const blocks = itemsOf(result, membersOf(result, wholeOf(result))?.get("content"));
   if (blocks === undefined || blocks.length === 0) return result;
   return blocks
     .map((block) => {
@@ -85,8 +84,4 @@ function readable(result: string): string {
       return (isText ? stringAt(result, members?.get("text")) : undefined) ?? textOf(result, block);
     })
     .join("\n");
-}
-
-function whole(text: string): Span {
-  return { start: 0, end: text.length };
 }

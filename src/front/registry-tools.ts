@@ -14,6 +14,7 @@ import {
   type Span,
   stringAt,
   textOf,
+  wholeOf,
 } from "../wire/envelope.ts";
 import { META, plainMeta } from "../wire/eras.ts";
 import { SERVER_INFO } from "./server-info.ts";
@@ -391,7 +392,7 @@ function adapt(
 ): Outcome {
   if (outcome.kind === "failure") return outcome.code === "cancelled" ? outcome : asResult(outcome);
   const { text, isError } = outcome;
-  const members = membersOf(text, { start: 0, end: text.length });
+  const members = membersOf(text, wholeOf(text));
   if (isError) {
     const said = stringAt(text, members?.get("message")) ?? text;
     return asResult(

@@ -13,6 +13,7 @@ import {
   splice,
   stringAt,
   textOf,
+  wholeOf,
 } from "../wire/envelope.ts";
 import {
   LEGACY_VERSION,
@@ -27,6 +28,8 @@ import { holdCall } from "./held-call.ts";
 
 /** How long a provider may take to answer the question whether it is modern, before the legacy handshake goes out too. */
 const PROBE_MS = 2_000;
+/** The error code by which a modern provider gives itself away (2026-07-28, "UnsupportedProtocolVersion"). */
+const UNSUPPORTED_VERSION = -32_022;
 /** Pages of one list that are read; a provider that offers more is cut there. */
 const MAX_PAGES = 100;
 
@@ -131,7 +134,7 @@ export class Connection {
   #discovered(answer: Reply): Handshake {
     const { text } = answer;
     const body = resultOf("server/discover", answer);
-    const versions = itemsOf(text, body.get("supportedVersions") ?? NOTHING) ?? [];
+    const versions = itemsOf(text, body.get("supportedVersions")) ?? [];
     const named = versions.map((span) => stringAt(text, span));
     const version = MODERN_VERSIONS.find((offered) => named.includes(offered));
     if (version === undefined) {
@@ -160,7 +163,7 @@ export class Connection {
     return { era: "legacy", version, text, hasTools: offersTools(text, body) };
   }
 
-  /** All tools of the provider, all pages; each may take `timeoutMs`. Throws `start_failed` when it refuses. */
+  /** All tools of the provider, all pages; each may take `timeoutMs`. Throws `provider_refused`. */
   async listTools(timeoutMs?: number): Promise<readonly Tool[]> {
     const tools: Tool[] = [];
     const seen = new Set<string>();
@@ -170,7 +173,7 @@ export class Connection {
       const answer = await this.#ownRequest("tools/list", params, timeoutMs);
       const { text } = answer;
       const body = resultOf("tools/list", answer);
-      for (const item of itemsOf(text, body.get("tools") ?? NOTHING) ?? []) {
+      for (const item of itemsOf(text, body.get("tools")) ?? []) {
         const name = stringAt(text, membersOf(text, item)?.get("name"));
         if (name !== undefined) tools.push({ name, text: textOf(text, item) });
       }
@@ -313,16 +316,16 @@ export class Connection {
     if (method === "notifications/progress") this.#progressed(message);
     else if (method === "notifications/tools/list_changed") this.#events.toolsChanged();
     else if (method === "notifications/message") {
-      this.#events.logged(textOf(text, params ?? NOTHING));
+      this.#events.logged(params === undefined ? "{}" : textOf(text, params));
     }
   }
 
   #progressed({ text, body }: Message): void {
-    const span = body.get("progressToken") ?? NOTHING;
-    const pending = this.#pending.get(Number(textOf(text, span)));
-    if (pending?.progressToken === undefined) return;
+    const span = body.get("progressToken");
+    const pending = this.#pending.get(numberAt(text, span));
+    if (span === undefined || pending?.progressToken === undefined) return;
     const { handler, progressToken } = pending;
-    const note = splice(text, whole(text), [{ span, text: progressToken }]);
+    const note = splice(text, wholeOf(text), [{ span, text: progressToken }]);
     this.#safely(() => handler.note(note));
   }
 
@@ -342,31 +345,30 @@ export class Connection {
   }
 }
 
-const NOTHING: Span = { start: -1, end: -1 };
-
 function offersTools(text: string, body: Members): boolean {
-  return membersOf(text, body.get("capabilities") ?? NOTHING)?.has("tools") === true;
+  return membersOf(text, body.get("capabilities"))?.has("tools") === true;
 }
 
 /** A DiscoverResult, or the error that only a modern server sends. */
 function isModernAnswer({ isError, text }: Reply): boolean {
-  const members = membersOf(text, whole(text));
+  const members = membersOf(text, wholeOf(text));
   if (!isError) return members?.has("supportedVersions") === true;
-  return textOf(text, members?.get("code") ?? NOTHING) === "-32022";
+  return numberAt(text, members?.get("code")) === UNSUPPORTED_VERSION;
 }
 
-/** The members of the result in `reply`. Throws `start_failed` when it is an error or no object. */
+/** The number at `span`; NaN when there is none or it is something else. */
+function numberAt(text: string, span: Span | undefined): number {
+  return span === undefined ? Number.NaN : Number(textOf(text, span));
+}
+
+/** The members of the result in `reply`. Throws `provider_refused` when it is an error or no object. */
 function resultOf(method: string, { isError, text }: Reply): Members {
-  const members = membersOf(text, whole(text));
+  const members = membersOf(text, wholeOf(text));
   if (members !== undefined && !isError) return members;
   const said = isError
-    ? `an error: ${stringAt(text, members?.get("message"))} (${textOf(text, members?.get("code") ?? NOTHING)})`
+    ? `an error: ${stringAt(text, members?.get("message"))} (${numberAt(text, members?.get("code"))})`
     : `a result that is no object: ${text.slice(0, 100)}`;
-  throw new HangarError("start_failed", `it answered ${method} with ${said}`);
-}
-
-function whole(text: string): Span {
-  return { start: 0, end: text.length };
+  throw new HangarError("provider_refused", `it answered ${method} with ${said}`);
 }
 
 function lost(exit: Exit, sent: boolean): HangarError {

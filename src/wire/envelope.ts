@@ -171,19 +171,19 @@ export function scanMessage(text: string): Message {
 }
 
 /**
- * The members of the object at `span`, a value of a scanned message; undefined when it is no object.
+ * The members of the object at `span`, a value of a scanned message; undefined when there is none or it is no object.
  * Throws `invalid_message` on a duplicate key.
  */
-export function membersOf(text: string, span: Span): Members | undefined {
-  if (text.charCodeAt(span.start) !== OPEN_BRACE) return undefined;
+export function membersOf(text: string, span: Span | undefined): Members | undefined {
+  if (span === undefined || text.charCodeAt(span.start) !== OPEN_BRACE) return undefined;
   const members = new Map<string, Span>();
   scanMembers(text, span.start, 0, members, undefined, false);
   return members;
 }
 
-/** The items of the array at `span`, a value of a scanned message; undefined when it is no array. */
-export function itemsOf(text: string, span: Span): Span[] | undefined {
-  if (text.charCodeAt(span.start) !== OPEN_BRACKET) return undefined;
+/** The items of the array at `span`, a value of a scanned message; undefined when there is none or it is no array. */
+export function itemsOf(text: string, span: Span | undefined): Span[] | undefined {
+  if (span === undefined || text.charCodeAt(span.start) !== OPEN_BRACKET) return undefined;
   const items: Span[] = [];
   let at = skipSpace(text, span.start + 1);
   if (text.charCodeAt(at) === CLOSE_BRACKET) return items;
@@ -196,6 +196,11 @@ export function itemsOf(text: string, span: Span): Span[] | undefined {
     if (c !== COMMA) throw syntax(text, at, "`,` or `]`");
     at = skipSpace(text, at + 1);
   }
+}
+
+/** The span of all of `text`. */
+export function wholeOf(text: string): Span {
+  return { start: 0, end: text.length };
 }
 
 /** The raw JSON text of the value at `span`. */

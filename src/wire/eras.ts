@@ -63,8 +63,3 @@ export function withMeta(message: Message, members: string, edits: readonly Edit
       : insert(meta.start, members, message.meta.size > 0);
   return splice(text, params, [...edits, envelope]);
 }
-
-/** True for a result in the form every modern client needs: it says its `resultType`. */
-export function saysResultType(result: Message): boolean {
-  return result.body.has("resultType");
-}
