@@ -350,9 +350,8 @@ function readArgument(
       return value;
     }
     default:
-      if (membersOf(text, span) === undefined) {
-        throw invalid(`\`${name}\` must be an object, found ${found}`);
-      }
+      // Only a look at it: what is inside is the provider's business.
+      if (text[span.start] !== "{") throw invalid(`\`${name}\` must be an object, found ${found}`);
       return span;
   }
 }
@@ -414,9 +413,8 @@ function adapt(
       ),
     );
   }
-  return era === "modern" && resultType === undefined
-    ? reply(withResultType(text, members))
-    : outcome;
+  if ((era === "modern") === (resultType !== undefined)) return outcome;
+  return reply(era === "modern" ? withResultType(text, members) : withoutResultType(text, members));
 }
 
 /** Runs one of the tools other than registry_invoke; the answer is the JSON text of its structured result. */
@@ -601,6 +599,14 @@ function complete(result: string, era: Era): string {
 /** A legacy provider's result for a modern client, which requires that it says its type. */
 function withResultType(result: string, members: Members): string {
   return `{"resultType":"complete"${members.size > 0 ? "," : ""}${result.slice(1)}`;
+}
+
+/** A modern provider's result for a legacy client, which knows no types of results. */
+function withoutResultType(result: string, members: Members): string {
+  const others = [...members]
+    .filter(([key]) => key !== "resultType")
+    .map(([key, span]) => `${JSON.stringify(key)}:${textOf(result, span)}`);
+  return `{${others.join(",")}}`;
 }
 
 function reply(text: string): Reply {

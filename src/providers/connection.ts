@@ -165,29 +165,35 @@ export class Connection {
 
   /** All tools of the provider, all pages; each may take `timeoutMs`. Throws `provider_refused`. */
   async listTools(timeoutMs?: number): Promise<readonly Tool[]> {
-    const tools: Tool[] = [];
+    // By name: a provider that repeats a page, or itself, offers each tool once.
+    const tools = new Map<string, Tool>();
     const seen = new Set<string>();
     let cursor: string | undefined;
-    for (let page = 0; page < MAX_PAGES; page++) {
+    for (;;) {
       const params = cursor === undefined ? "{}" : `{"cursor":${cursor}}`;
       const answer = await this.#ownRequest("tools/list", params, timeoutMs);
       const { text } = answer;
       const body = resultOf("tools/list", answer);
       for (const item of itemsOf(text, body.get("tools")) ?? []) {
         const name = stringAt(text, membersOf(text, item)?.get("name"));
-        if (name !== undefined) tools.push({ name, text: textOf(text, item) });
+        if (name !== undefined && !tools.has(name)) {
+          tools.set(name, { name, text: textOf(text, item) });
+        }
       }
       const nextCursor = body.get("nextCursor");
-      if (nextCursor === undefined || stringAt(text, nextCursor) === undefined) return tools;
+      if (nextCursor === undefined || stringAt(text, nextCursor) === undefined) break;
       cursor = textOf(text, nextCursor);
       if (seen.has(cursor)) {
         this.#events.noise("tools/list repeats the cursor; the list ends here", cursor);
-        return tools;
+        break;
       }
       seen.add(cursor);
+      if (seen.size === MAX_PAGES) {
+        this.#events.noise(`tools/list has more than ${MAX_PAGES} pages; the list ends here`, "");
+        break;
+      }
     }
-    this.#events.noise(`tools/list has more than ${MAX_PAGES} pages; the list ends here`, "");
-    return tools;
+    return [...tools.values()];
   }
 
   /** Is it alive? Throws `timeout` when no answer comes, `provider_exited` when it has gone. */
