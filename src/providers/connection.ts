@@ -113,6 +113,15 @@ export class Connection {
    * same pipe. `known` skips the question. Throws `start_failed` with what the provider answered.
    */
   async open(known: Era | undefined): Promise<Handshake> {
+    const handshake = await this.#shakeHands(known);
+    this.#era = handshake.era;
+    if (handshake.era === "legacy") {
+      this.#run.send('{"jsonrpc":"2.0","method":"notifications/initialized"}');
+    }
+    return handshake;
+  }
+
+  async #shakeHands(known: Era | undefined): Promise<Handshake> {
     if (known === "legacy") return this.#initialize();
     const discovered = this.#request("server/discover", `{"_meta":{${ENVELOPE}}}`);
     if (known === "modern") return this.#discovered(await discovered);
@@ -143,7 +152,6 @@ export class Connection {
         `it speaks no protocol revision that Hangar speaks: it offers ${named.join(", ") || "none"}`,
       );
     }
-    this.#era = "modern";
     return { era: "modern", version, text, hasTools: offersTools(text, body) };
   }
 
@@ -158,8 +166,6 @@ export class Connection {
         `it answered initialize with protocol revision ${version}, which Hangar does not speak`,
       );
     }
-    this.#era = "legacy";
-    this.#run.send('{"jsonrpc":"2.0","method":"notifications/initialized"}');
     return { era: "legacy", version, text, hasTools: offersTools(text, body) };
   }
 
