@@ -1,5 +1,6 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { jsonRpcError, toHangarError } from "../errors.ts";
+import { suggest } from "../lib/suggestion.ts";
 import { VERSION } from "../version.ts";
 import { call } from "./call.ts";
 import { checkConfig, printSchema } from "./config.ts";
@@ -31,7 +32,7 @@ export async function run(argv: readonly string[]): Promise<number> {
 
 /** The commands and their options; each hands its exit code to `done`. */
 function buildProgram(done: (exitCode: number) => void): Command {
-  const program = new Command("mcp-hangar")
+  const program = withCommonOptions(new Command("mcp-hangar"))
     .description("Runs your MCP servers: registry, gateway and supervisor.")
     .version(VERSION)
     .showHelpAfterError("(mcp-hangar --help shows how it is used)")
@@ -45,43 +46,60 @@ function buildProgram(done: (exitCode: number) => void): Command {
     description: string,
     options: { readonly isDefault?: boolean } = {},
   ): Command {
-    return parent
-      .command(usage, options)
+    return withCommonOptions(parent.command(usage, options))
       .description(description)
-      .option("--config <file>", "configuration file (MCP_CONFIG; default ./config.yaml)")
-      .option("--state-dir <folder>", "where state is kept (MCP_HANGAR_STATE_DIR)")
-      .addOption(
-        new Option("--log-level <level>", "least important lines to log (MCP_LOG_LEVEL)").choices(
-          LOG_LEVELS,
-        ),
-      )
       .exitOverride();
   }
+  /** Options before the command are as good as behind it. */
+  const all = <T extends object>(options: T): T => ({ ...program.opts(), ...options });
 
   command(program, "serve", "serve clients (what happens without a command)", { isDefault: true })
     .option("--http", "serve Streamable HTTP instead of stdio (MCP_MODE=http)")
     .option("--host <address>", "address to listen on (MCP_HTTP_HOST; default 0.0.0.0)")
     .option("--port <number>", "port to listen on (MCP_HTTP_PORT; default 8000)", portNumber)
-    .action(async (options) => done(await serve(options)));
+    .allowExcessArguments()
+    .action(async (options, { args: [word] }: Command) => {
+      if (word !== undefined) program.error(unknownCommand(program, word));
+      done(await serve(all(options)));
+    });
 
   command(program, "call <provider> <tool> [arguments]", "call a tool; arguments are a JSON object")
     .addOption(json())
     .option("--timeout <seconds>", "longest wait for the result", positiveNumber)
     .action(async (provider, tool, args, options) =>
-      done(await call(provider, tool, args, options)),
+      done(await call(provider, tool, args, all(options))),
     );
   command(program, "tools <provider>", "list a provider's tools")
     .addOption(json())
-    .action(async (provider, options) => done(await tools(provider, options)));
+    .action(async (provider, options) => done(await tools(provider, all(options))));
 
   const config = program.command("config").description("look at the configuration").exitOverride();
   command(config, "check", "say what is wrong with the configuration file")
     .addOption(json())
-    .action(async (options) => done(await checkConfig(options)));
+    .action(async (options) => done(await checkConfig(all(options))));
   command(config, "schema", "print the JSON Schema of the configuration file")
     .addOption(json())
     .action(async () => done(await printSchema()));
   return program;
+}
+
+function withCommonOptions(command: Command): Command {
+  return command
+    .option("--config <file>", "configuration file (MCP_CONFIG; default ./config.yaml)")
+    .option("--state-dir <folder>", "where state is kept (MCP_HANGAR_STATE_DIR)")
+    .addOption(
+      new Option("--log-level <level>", "least important lines to log (MCP_LOG_LEVEL)").choices(
+        LOG_LEVELS,
+      ),
+    );
+}
+
+function unknownCommand(program: Command, word: string): string {
+  const meant = suggest(
+    word,
+    program.commands.map((command) => command.name()),
+  );
+  return `error: unknown command '${word}'${meant === undefined ? "" : `; did you mean '${meant}'?`}`;
 }
 
 function portNumber(text: string): number {

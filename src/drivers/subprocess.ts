@@ -41,7 +41,6 @@ export interface SubprocessOptions {
 
 /** Runs a provider as a child process that speaks MCP on stdin and stdout. No shell is involved. */
 export function subprocess(options: SubprocessOptions): Driver {
-  const redact = redactor(options.env);
   return {
     async start(events, signal) {
       const env = childEnvironment(options, process.env);
@@ -52,7 +51,7 @@ export function subprocess(options: SubprocessOptions): Driver {
       const group = await spawnGroup(file, args, { cwd: options.cwd, env }).catch((error) => {
         throw notStartable(`cannot run ${command}: ${(error as Error).message}`, error);
       });
-      const tail = createOutputTail(redact, options.stderr);
+      const tail = createOutputTail(redactor(env), options.stderr);
       group.stderr.setEncoding("utf8").on("data", (chunk: string) => tail.push(chunk));
       const lines = splitLines(options.maxLineBytes, {
         line: (text) => events.line(text),

@@ -129,6 +129,8 @@ function guarded(handler: CallHandler, tell: Tell): CallHandler {
 /** The calls of one client that are under way, by the client's own ids (raw JSON text). */
 export class CallsUnderWay {
   readonly #running = new Map<string, Running>();
+  /** When the last one ended, in milliseconds since 1970. */
+  endedAt = 0;
 
   get size(): number {
     return this.#running.size;
@@ -144,6 +146,7 @@ export class CallsUnderWay {
       note: (text) => handler.note(text),
       end: (outcome) => {
         this.#running.delete(id);
+        this.endedAt = Date.now();
         handler.end(outcome);
       },
     });

@@ -67,5 +67,5 @@ export class Sessions {
 }
 
 function isExpired({ usedAt, calls }: Session): boolean {
-  return calls.size === 0 && Date.now() - usedAt > TTL_MS;
+  return calls.size === 0 && Date.now() - Math.max(usedAt, calls.endedAt) > TTL_MS;
 }

@@ -1,5 +1,7 @@
 const SECRET_NAME = /pass|secret|token|key|credential|auth|cookie|jwt|dsn|connection|private/i;
 const MIN_SECRET_CHARS = 4;
+/** Output is looked at line by line, so each line of a long secret counts, unless it is too short to be told from text. */
+const MIN_SECRET_LINE_CHARS = 8;
 
 /**
  * A function that takes secrets out of text: the values of those variables whose name says that
@@ -8,7 +10,12 @@ const MIN_SECRET_CHARS = 4;
 export function redactor(variables: Readonly<Record<string, string>>): (text: string) => string {
   const secrets = Object.entries(variables)
     .filter(([name, value]) => SECRET_NAME.test(name) && value.length >= MIN_SECRET_CHARS)
-    .map(([, value]) => value)
+    .flatMap(([, value]) => [value, ...linesOf(value)])
     .toSorted((a, b) => b.length - a.length);
   return (text) => secrets.reduce((rest, secret) => rest.replaceAll(secret, "[redacted]"), text);
+}
+
+function linesOf(secret: string): string[] {
+  const lines = secret.split(/\r?\n/).map((line) => line.trim());
+  return lines.filter((line) => line.length >= MIN_SECRET_LINE_CHARS);
 }

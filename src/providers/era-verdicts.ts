@@ -17,6 +17,8 @@ interface Verdict {
 export class EraVerdicts {
   readonly #file: string | undefined;
   #verdicts: Record<string, Verdict> | undefined;
+  /** The last attempt to write failed, so the file knows less than this process. */
+  #unwritable = false;
   #writing: Promise<void> = Promise.resolve();
 
   constructor(file: string | undefined) {
@@ -25,8 +27,7 @@ export class EraVerdicts {
 
   async get(key: string): Promise<Era | undefined> {
     const verdict = (await this.#load())[key];
-    if (verdict === undefined || Date.now() - verdict.at > TTL_MS) return undefined;
-    return verdict.era;
+    return verdict !== undefined && holds(verdict) ? verdict.era : undefined;
   }
 
   async set(key: string, era: Era): Promise<void> {
@@ -58,14 +59,16 @@ export class EraVerdicts {
   #update(change: (verdicts: Record<string, Verdict>) => Record<string, Verdict>): Promise<void> {
     this.#writing = this.#writing.then(async () => {
       const file = this.#file;
-      this.#verdicts = change(file === undefined ? (this.#verdicts ?? {}) : await this.#read());
+      const kept = file === undefined || this.#unwritable ? this.#verdicts : await this.#read();
+      this.#verdicts = change(kept ?? {});
       if (file === undefined) return;
       const draft = `${file}.${process.pid}`;
       try {
         await writeFile(draft, JSON.stringify(this.#verdicts), { mode: 0o600 });
         await rename(draft, file);
+        this.#unwritable = false;
       } catch {
-        // The next start asks the provider again.
+        this.#unwritable = true;
       }
     });
     return this.#writing;
@@ -75,6 +78,17 @@ export class EraVerdicts {
 function valid(file: unknown): Record<string, Verdict> {
   const entries = typeof file === "object" && file !== null ? Object.entries(file) : [];
   return Object.fromEntries(
-    entries.filter(([, verdict]) => verdict?.era === "legacy" || verdict?.era === "modern"),
+    entries.filter(
+      ([, verdict]) =>
+        (verdict?.era === "legacy" || verdict?.era === "modern") &&
+        typeof verdict.at === "number" &&
+        holds(verdict),
+    ),
   );
+}
+
+/** A clock that was set back must not make a verdict last longer. */
+function holds({ at }: Verdict): boolean {
+  const age = Date.now() - at;
+  return age >= 0 && age <= TTL_MS;
 }

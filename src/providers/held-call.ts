@@ -16,7 +16,11 @@ export function holdCall(
   let ended = false;
   function end(outcome: Outcome): void {
     ended = true;
-    handler.end(outcome);
+    try {
+      handler.end(outcome);
+    } catch (error) {
+      tell({ type: "defect", error });
+    }
   }
   ready
     .catch(toHangarError)

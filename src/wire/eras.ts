@@ -1,3 +1,4 @@
+import { HangarError } from "../errors.ts";
 import { type Edit, type Message, splice, stringAt } from "./envelope.ts";
 
 /** The modern revisions Hangar speaks. */
@@ -46,12 +47,18 @@ export function plainMeta(message: Message): string[] {
 
 /**
  * The `params` text of `message` with `members` (`"key":value,...`) put first in its `_meta`, and
- * `edits` applied. For requests and notifications without a modern envelope of their own.
+ * `edits` applied. Throws `invalid_params` for an array. For requests and notifications without a modern envelope of their own.
  */
 export function withMeta(message: Message, members: string, edits: readonly Edit[]): string {
   const { text, params, body } = message;
   if (params === undefined) return `{"_meta":{${members}}}`;
+  if (text[params.start] !== "{") {
+    throw new HangarError("invalid_params", "`params` must be an object");
+  }
   const meta = body.get("_meta");
+  if (meta !== undefined && text[meta.start] !== "{") {
+    return splice(text, params, [...edits, { span: meta, text: `{${members}}` }]);
+  }
   // Into an object, right behind its opening brace; the comma depends on what follows.
   const insert = (at: number, what: string, followed: boolean): Edit => ({
     span: { start: at + 1, end: at + 1 },

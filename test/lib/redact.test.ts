@@ -19,9 +19,7 @@ describe("redactor", () => {
     "PRIVATE_PEM",
   ])("takes the value of %s out of text", (name) => {
     const redact = redactor({ [name]: "hunter22" });
-    expect(redact("it is hunter22, I said hunter22!")).toBe(
-      "it is [redacted], I said [redacted]!",
-    );
+    expect(redact("it is hunter22, I said hunter22!")).toBe("it is [redacted], I said [redacted]!");
   });
 
   it.each(["HOME", "LOG_LEVEL", "PORT", "MODE"])("leaves the value of %s alone", (name) => {

@@ -75,7 +75,11 @@ function stateOf({ process, strikes }: Model, limit: number): Lifecycle["state"]
 
 /** Events whose run is the current one mostly, and an earlier or later one now and then. */
 const step = fc.record({
-  type: fc.constantFrom(...(Object.keys(MEANING) as LifecycleEvent["type"][])),
+  // Starts and checks more often than the rest, so that it runs and fails for a while now and then.
+  type: fc.constantFrom<LifecycleEvent["type"][]>(
+    ...(["start", "start", "started", "started", "check_failed", "check_failed"] as const),
+    ...(Object.keys(MEANING) as LifecycleEvent["type"][]),
+  ),
   offset: fc.constantFrom(0, 0, 0, 0, 0, -1, 1),
   retryAt: fc.nat(),
   reason: fc.string({ maxLength: 4 }),
@@ -124,32 +128,36 @@ describe("the lifecycle", () => {
     const seen = new Map<string, number>();
     const count = (what: string): unknown => seen.set(what, (seen.get(what) ?? 0) + 1);
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 40 }), fc.integer({ min: 1, max: 4 }), (steps, n) => {
-        let now: Lifecycle = COLD;
-        const model: Model = {
-          process: "none",
-          run: 0,
-          strikes: 0,
-          retryAt: undefined,
-          reason: undefined,
-        };
-        for (const taken of steps) {
-          const event = eventOf(taken, now);
-          const was = now;
-          now = next(now, event, { max_consecutive_failures: n });
-          const applied = happens(model, event);
-          const state = stateOf(model, n);
-          count(applied ? `${event.type} applied` : `${event.type} ignored`);
-          count(`${was.state} to ${state}`);
-          expect(now.state).toBe(state);
-          expect(now.run).toBe(model.run);
-          expect(now.failures).toBe(model.strikes);
-          expect(isRunning(now)).toBe(model.process === "up");
-          expect("retryAt" in now ? now.retryAt : undefined).toBe(model.retryAt);
-          if (applied && "reason" in now) expect(now.reason).toBe(model.reason);
-          if (!applied) expect(now).toBe(was);
-        }
-      }),
+      fc.property(
+        fc.array(step, { maxLength: 60, size: "max" }),
+        fc.integer({ min: 1, max: 4 }),
+        (steps, n) => {
+          let now: Lifecycle = COLD;
+          const model: Model = {
+            process: "none",
+            run: 0,
+            strikes: 0,
+            retryAt: undefined,
+            reason: undefined,
+          };
+          for (const taken of steps) {
+            const event = eventOf(taken, now);
+            const was = now;
+            now = next(now, event, { max_consecutive_failures: n });
+            const applied = happens(model, event);
+            const state = stateOf(model, n);
+            count(applied ? `${event.type} applied` : `${event.type} ignored`);
+            count(`${was.state} to ${state}`);
+            expect(now.state).toBe(state);
+            expect(now.run).toBe(model.run);
+            expect(now.failures).toBe(model.strikes);
+            expect(isRunning(now)).toBe(model.process === "up");
+            expect("retryAt" in now ? now.retryAt : undefined).toBe(model.retryAt);
+            if (applied && "reason" in now) expect(now.reason).toBe(model.reason);
+            if (!applied) expect(now).toBe(was);
+          }
+        },
+      ),
       { numRuns: 2000 },
     );
     for (const type of Object.keys(MEANING)) {

@@ -1,7 +1,8 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { HangarError } from "../../src/errors.ts";
 import { type Message, scanMessage, textOf } from "../../src/wire/envelope.ts";
-import { META, modernVersionOf, plainMeta, saysResultType, withMeta } from "../../src/wire/eras.ts";
+import { META, modernVersionOf, plainMeta, withMeta } from "../../src/wire/eras.ts";
 
 const ENVELOPE = `"${META.protocolVersion}":"2026-07-28","${META.clientCapabilities}":{}`;
 const ENVELOPE_VALUE = { [META.protocolVersion]: "2026-07-28", [META.clientCapabilities]: {} };
@@ -108,13 +109,25 @@ describe("withMeta", () => {
     expect(withMeta(message, ENVELOPE, [])).toBe(expected);
   });
 
-  it.each(['{"a":1,"_meta":null}', '{"_meta":5}', '{"_meta":"text"}', '{"_meta":[]}', "[]", "[1]"])(
-    "never writes broken JSON, also for the params %s",
+  it.each(['{"a":1,"_meta":null}', '{"_meta":5}', '{"_meta":"text"}', '{"_meta":[]}'])(
+    "replaces a _meta that is no object, as in %s",
     (params) => {
       const message = scanMessage(`{"jsonrpc":"2.0","id":1,"method":"m","params":${params}}`);
-      expect(JSON.parse(withMeta(message, ENVELOPE, []))).toHaveProperty("_meta", ENVELOPE_VALUE);
+      const written = JSON.parse(withMeta(message, ENVELOPE, []));
+      expect(written).toEqual({ ...JSON.parse(params), _meta: ENVELOPE_VALUE });
     },
   );
+
+  it.each(["[]", "[1]"])("writes no broken JSON for the params %s", (params) => {
+    const message = scanMessage(`{"jsonrpc":"2.0","id":1,"method":"m","params":${params}}`);
+    let written = "{}";
+    try {
+      written = withMeta(message, ENVELOPE, []);
+    } catch (error) {
+      expect(error).toBeInstanceOf(HangarError);
+    }
+    expect(() => JSON.parse(written)).not.toThrow();
+  });
 });
 
 describe("plainMeta", () => {
@@ -157,18 +170,5 @@ describe("modernVersionOf", () => {
   ])("of params %s is %j", (params, expected) => {
     const message = scanMessage(`{"jsonrpc":"2.0","id":1,"method":"m","params":${params}}`);
     expect(modernVersionOf(message)).toBe(expected);
-  });
-});
-
-describe("saysResultType", () => {
-  it.each([
-    ['{"resultType":"complete"}', true],
-    ['{"content":[],"resultType":"input_required"}', true],
-    ['{"structuredContent":{"resultType":"x"}}', false],
-    ["{}", false],
-    ["5", false],
-  ])("of %s is %s", (result, expected) => {
-    const message = scanMessage(`{"jsonrpc":"2.0","id":1,"result":${result}}`);
-    expect(saysResultType(message)).toBe(expected);
   });
 });

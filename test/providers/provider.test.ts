@@ -1,0 +1,3 @@
+import { testTarget } from "../target-contract.ts";
+
+testTarget("a provider", { target: ({ provider }) => provider });
