@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import type { Config, ProviderConfig } from "./config/schema.ts";
 import type { Driver } from "./drivers/driver.ts";
+import { createGuardian, type Guardian } from "./drivers/guardian.ts";
 import { subprocess } from "./drivers/subprocess.ts";
 import { HangarError } from "./errors.ts";
 import type { Front } from "./front/front.ts";
@@ -40,12 +41,12 @@ export interface Hangar {
 
 /** The whole program: drivers, providers, interceptors, registry tools, loops, wired once. */
 export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar {
-  const instance = randomUUID();
+  const guardian = createGuardian(randomUUID(), tell);
   const eras = new EraVerdicts(stateDir === undefined ? undefined : join(stateDir, "eras.json"));
   const registry = new Map<string, Registered>();
   for (const [name, entry] of config.providers) {
     if (!entry.enabled) continue;
-    const driver = driverFor(name, entry, { instance, config, tell });
+    const driver = driverFor(name, entry, { guardian, config, tell });
     const provider = new Provider({
       name,
       config: entry,
@@ -85,12 +86,13 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
       await Promise.all(fronts.map((opened) => opened.drain(DRAIN_MS)));
       await Promise.all(providers.map((provider) => provider.close()));
       await Promise.all(looping);
+      guardian.close();
     },
   };
 }
 
 interface Surroundings {
-  readonly instance: string;
+  readonly guardian: Guardian;
   readonly config: Config;
   readonly tell: Tell;
 }
@@ -99,7 +101,7 @@ interface Surroundings {
 function driverFor(
   provider: string,
   entry: ProviderConfig,
-  { instance, config, tell }: Surroundings,
+  { guardian, config, tell }: Surroundings,
 ): Driver {
   const { unusable } = entry;
   if (unusable !== undefined) {
@@ -111,7 +113,7 @@ function driverFor(
     env: entry.env,
     inherit_env: entry.inherit_env,
     maxLineBytes: config.max_message_bytes,
-    instance,
+    guardian,
     stderr: (line) => tell({ type: "provider_stderr", provider, line }),
   });
 }

@@ -21,6 +21,14 @@ export function findProcesses(marker: string): ProcessInfo[] {
   return found;
 }
 
+/** The children of a process whose command line has `word` in it. */
+export function childrenOf(parent: number, word: string): number[] {
+  return readdirSync("/proc")
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid) && readProc(pid, "cmdline").includes(word))
+    .filter((pid) => readProc(pid, "status").includes(`\nPPid:\t${parent}\n`));
+}
+
 /** Whether the process runs; a zombie does not. */
 export function isAlive(pid: number): boolean {
   const stat = readProc(pid, "stat");

@@ -2,11 +2,13 @@
  * What every Target promises, run on a real provider process behind it: one suite, used for each implementation.
  * Also how tests open providers and watch calls.
  */
+import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
 import { type ProviderConfig, providerSchema } from "../src/config/schema.ts";
+import { createGuardian, type Guardian } from "../src/drivers/guardian.ts";
 import { subprocess } from "../src/drivers/subprocess.ts";
 import { HangarError } from "../src/errors.ts";
 import type { HangarEvent } from "../src/observe/events.ts";
@@ -26,10 +28,11 @@ export interface OpenedProvider {
   readonly provider: Provider;
   readonly events: HangarEvent[];
   /** The process ids of its runs so far, oldest first. */
-  pids(): number[];
+  readonly pids: () => number[];
 }
 
 const opened: OpenedProvider[] = [];
+const guardians: Guardian[] = [];
 const dispatched: Watched[] = [];
 
 /** A provider for `command` (or the fixture of that name), closed after the test; starts nothing. */
@@ -49,13 +52,14 @@ export function openProvider(
     ...config,
   };
   const { command: run, cwd, inherit_env, env } = entry;
+  const guardian = createGuardian(randomUUID(), tell);
   const driver = subprocess({
     command: run,
     cwd,
     env: { START_LOG: log, ...env },
     inherit_env: [...inherit_env, "HANGAR_TEST"],
     maxLineBytes: 16 * MIB,
-    instance: "test",
+    guardian,
     stderr: () => {},
   });
   const provider = new Provider({
@@ -66,6 +70,7 @@ export function openProvider(
     eras: new EraVerdicts(undefined),
     tell,
   });
+  guardians.push(guardian);
   const made = { provider, events, pids: () => startedPids(log) };
   opened.push(made);
   return made;
@@ -144,7 +149,9 @@ function callOf(params: Json, { timeoutMs }: CallOptions): Call {
 
 /** The structured content of a reply; fails on anything else. */
 export function contentOf(outcome: Outcome | undefined): Json {
-  if (outcome?.kind !== "reply" || outcome.isError) throw new Error(`no result: ${outcome}`);
+  if (outcome?.kind !== "reply" || outcome.isError) {
+    throw new Error(`no result: ${JSON.stringify(outcome)}`);
+  }
   return JSON.parse(outcome.text).structuredContent;
 }
 
@@ -169,6 +176,7 @@ function cancelled(why = "no longer wanted"): HangarError {
 /** Closes what `openProvider` opened, and fails if a watched call broke the contract or never ended. */
 afterEach(async () => {
   for (const { provider } of opened.splice(0)) await provider.close();
+  for (const guardian of guardians.splice(0)) guardian.close();
   await sleep(AFTERMATH_MS);
   const calls = dispatched.splice(0);
   expect(calls.flatMap(({ faults }) => faults)).toEqual([]);

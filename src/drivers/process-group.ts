@@ -3,6 +3,7 @@ import { once } from "node:events";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Exit } from "./driver.ts";
+import type { Guardian } from "./guardian.ts";
 
 /** How long the rest of a group may live after its leader has gone, before it is killed. */
 const ORPHAN_GRACE_MS = 500;
@@ -24,7 +25,7 @@ export interface ProcessGroup {
 
 const alive = new Set<number>();
 
-/** Whatever makes Hangar's own process end, its groups end with it. Only SIGKILL gets past this. */
+/** Whatever makes Hangar's own process end, its groups end with it. What gets past this is the guardian's. */
 process.on("exit", () => {
   for (const pid of alive) signalGroup(pid, "SIGKILL");
 });
@@ -33,7 +34,14 @@ process.on("exit", () => {
 export async function spawnGroup(
   file: string,
   args: readonly string[],
-  options: { readonly cwd: string; readonly env: Record<string, string> },
+  {
+    guardian,
+    ...options
+  }: {
+    readonly cwd: string;
+    readonly env: Record<string, string>;
+    readonly guardian: Guardian;
+  },
 ): Promise<ProcessGroup> {
   const child = spawn(file, args, { ...options, detached: true, stdio: "pipe", windowsHide: true });
   const exit = once(child, "exit") as Promise<[number | null, NodeJS.Signals | null]>;
@@ -41,12 +49,18 @@ export async function spawnGroup(
   await once(child, "spawn");
   const pid = child.pid as number;
   alive.add(pid);
+  guardian.watch(pid);
   // A write to a program that has gone must not end Hangar; its exit tells the story.
   child.stdin.on("error", () => {});
   child.on("error", () => {});
 
   const left = exit.then(([code, signal]): Exit => ({ code, signal }));
-  const gone = left.then(() => endOrphans(pid)).then(() => void alive.delete(pid));
+  const gone = left
+    .then(() => endOrphans(pid))
+    .then(() => {
+      alive.delete(pid);
+      guardian.release(pid);
+    });
   const exited = left.then(async (ended) => {
     await lastOutput(child);
     return ended;

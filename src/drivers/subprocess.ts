@@ -5,6 +5,7 @@ import { HangarError } from "../errors.ts";
 import { redactor } from "../lib/redact.ts";
 import { oneLine, splitLines } from "../wire/lines.ts";
 import type { Driver, Run } from "./driver.ts";
+import type { Guardian } from "./guardian.ts";
 import { createOutputTail } from "./output-tail.ts";
 import { type ProcessGroup, spawnGroup } from "./process-group.ts";
 
@@ -33,8 +34,7 @@ export interface SubprocessOptions {
   /** Names of variables passed on from Hangar's own environment. */
   readonly inherit_env: readonly string[];
   readonly maxLineBytes: number;
-  /** Random id of this Hangar, by which its processes are found again. */
-  readonly instance: string;
+  readonly guardian: Guardian;
   /** Each line of stderr, secrets taken out. */
   readonly stderr: (line: string) => void;
 }
@@ -48,7 +48,8 @@ export function subprocess(options: SubprocessOptions): Driver {
       await requireFolder(options.cwd);
       const file = await findCommand(command, options.cwd, env["PATH"] ?? "");
       signal.throwIfAborted();
-      const group = await spawnGroup(file, args, { cwd: options.cwd, env }).catch((error) => {
+      const { cwd, guardian } = options;
+      const group = await spawnGroup(file, args, { cwd, env, guardian }).catch((error) => {
         throw notStartable(`cannot run ${command}: ${(error as Error).message}`, error);
       });
       const tail = createOutputTail(redactor(env), options.stderr);
@@ -90,7 +91,7 @@ function lineWriter({ stdin }: ProcessGroup): (text: string) => boolean {
 }
 
 function childEnvironment(
-  { env, inherit_env, instance }: SubprocessOptions,
+  { env, inherit_env, guardian }: SubprocessOptions,
   own: NodeJS.ProcessEnv,
 ): Record<string, string> {
   const child: Record<string, string> = {};
@@ -99,7 +100,7 @@ function childEnvironment(
     if (value !== undefined) child[name] = value;
   }
   // Servers built on some frameworks open a network port when their environment says so.
-  return { ...child, MCP_TRANSPORT: "stdio", ...env, HANGAR_INSTANCE: instance };
+  return { ...child, MCP_TRANSPORT: "stdio", ...env, HANGAR_INSTANCE: guardian.instance };
 }
 
 async function requireFolder(cwd: string): Promise<void> {

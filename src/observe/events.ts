@@ -34,6 +34,8 @@ export type HangarEvent =
   | { readonly type: "provider_log"; readonly provider: string; readonly params: string }
   | { readonly type: "config_problem"; readonly problem: string }
   | { readonly type: "state_dir_unusable"; readonly folder: string; readonly error: string }
+  /** No guardian stands by any more: should Hangar be killed, providers that ignore the end of stdin would stay. */
+  | { readonly type: "guardian_lost"; readonly error: string }
   | { readonly type: "listening"; readonly url: string }
   | { readonly type: "shutting_down"; readonly reason: string }
   | { readonly type: "defect"; readonly error: unknown };

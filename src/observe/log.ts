@@ -18,6 +18,7 @@ const LEVELS: { readonly [T in HangarEvent["type"]]: (event: EventOf<T>) => LogL
   provider_log: () => "debug",
   config_problem: () => "warn",
   state_dir_unusable: () => "warn",
+  guardian_lost: () => "warn",
   listening: () => "info",
   shutting_down: () => "info",
   defect: () => "error",

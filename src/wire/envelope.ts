@@ -37,7 +37,7 @@ export interface Edit {
 }
 
 /** Deepest nesting of objects and arrays in a message; the message's own object is level 1. */
-export const MAX_DEPTH = 64;
+const MAX_DEPTH = 64;
 
 const TAB = 0x09;
 const LINE_FEED = 0x0a;

@@ -14,7 +14,7 @@ import {
   waitFor,
 } from "../harness.ts";
 import { fileMarker } from "../leaks.ts";
-import { findProcesses, isAlive } from "../processes.ts";
+import { childrenOf, findProcesses, isAlive } from "../processes.ts";
 
 /** A command that works only while the file `ok` exists beside the configuration. */
 function startsOnlyWhenOk(dir: string, name = "counts-starts"): string[] {
@@ -33,6 +33,11 @@ async function startWith(provider: Json, rest: Json = {}): Promise<StdioHangar> 
 function fixtures(): number[] {
   const found = findProcesses(fileMarker());
   return found.filter(({ command }) => command.includes("fixtures/servers")).map(({ pid }) => pid);
+}
+
+/** The guardians among the children of a Hangar. */
+function guardianOf(hangar: number): number[] {
+  return childrenOf(hangar, "mcp-hangar-guardian");
 }
 
 describe("starting", () => {
@@ -570,13 +575,43 @@ describe("a crash", () => {
       plain: { command: fixture("add") },
       stubborn: { command: fixture("ignores-term-and-eof") },
       parent: { command: fixture("spawns-grandchild") },
+      runaway: { command: fixture("spawns-escapee") },
     });
     const hangar = await startStdio({ config });
     await hangar.invoke("plain", "echo");
     await hangar.invoke("stubborn", "echo");
     const { child } = (await hangar.invoke("parent", "pids")).structuredContent;
-    expect(fixtures()).toHaveLength(3);
+    const { child: escapee } = (await hangar.invoke("runaway", "pids")).structuredContent;
+    const [guardian] = guardianOf(hangar.pid);
+    expect(fixtures()).toHaveLength(4);
+    expect([child, escapee, guardian].map(isAlive)).toEqual([true, true, true]);
     hangar.kill("SIGKILL");
-    await waitFor("the providers to end", () => fixtures().length === 0 && !isAlive(child), 6000);
+    const left = () => [...fixtures(), ...[child, escapee, guardian].filter(isAlive)];
+    await waitFor("the providers to end", () => left().length === 0, 6000);
+  });
+
+  test("of the guardian brings another one, which knows the providers that run", async () => {
+    const hangar = await startWith({ command: fixture("ignores-term-and-eof") });
+    await hangar.invoke("p", "echo");
+    const [first] = guardianOf(hangar.pid);
+    // One that dies young is taken for unable to work here.
+    await sleep(1100);
+    process.kill(first as number, "SIGKILL");
+    const second = await waitFor("another guardian", () => guardianOf(hangar.pid)[0]);
+    expect(second).not.toBe(first);
+    hangar.kill("SIGKILL");
+    const left = () => [...fixtures(), second].filter(isAlive);
+    await waitFor("the provider to end", () => left().length === 0, 6000);
+  });
+
+  test("of one Hangar ends its processes and none of another Hangar", async () => {
+    const config = configOf({ p: { command: fixture("spawns-grandchild") } });
+    const [doomed, spared] = [await startStdio({ config }), await startStdio({ config })];
+    const mine = (await doomed.invoke("p", "pids")).structuredContent;
+    const theirs = (await spared.invoke("p", "pids")).structuredContent;
+    doomed.kill("SIGKILL");
+    await waitFor("the end of the one", () => ![mine.pid, mine.child].some(isAlive), 6000);
+    expect([theirs.pid, theirs.child].map(isAlive)).toEqual([true, true]);
+    expect((await spared.invoke("p", "pids")).structuredContent).toEqual(theirs);
   });
 });

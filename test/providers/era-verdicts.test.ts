@@ -101,7 +101,7 @@ describe("the verdicts about eras", () => {
     const file = join(tempDir(), "eras.json");
     const both = [new EraVerdicts(file), new EraVerdicts(file)];
     const keys = Array.from({ length: 20 }, (_, n) => `key ${n}`);
-    await Promise.all(keys.map((key, n) => both[n % 2]?.set(key, "legacy")));
+    await Promise.all(keys.map(async (key, n) => both[n % 2]?.set(key, "legacy")));
     expect(Object.keys(JSON.parse(readFileSync(file, "utf8"))).length).toBeGreaterThan(0);
   });
 
