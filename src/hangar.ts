@@ -6,6 +6,7 @@ import type { Driver } from "./drivers/driver.ts";
 import { createGuardian, type Guardian } from "./drivers/guardian.ts";
 import { subprocess } from "./drivers/subprocess.ts";
 import { HangarError } from "./errors.ts";
+import { ownFace, relayFace } from "./front/endpoint.ts";
 import type { Front } from "./front/front.ts";
 import { type HttpFront, serveHttp } from "./front/http.ts";
 import { INVOKE_TIMEOUT_S, registryTools } from "./front/registry-tools.ts";
@@ -15,9 +16,10 @@ import { idleLoop } from "./loops/idle.ts";
 import type { Tell } from "./observe/events.ts";
 import { EraVerdicts } from "./providers/era-verdicts.ts";
 import { Provider } from "./providers/provider.ts";
-import type { Registered, Registry } from "./providers/registry.ts";
+import { findProvider, type Registered, type Registry } from "./providers/registry.ts";
 import { deadline } from "./routing/deadline.ts";
 import { listedOnly, offeredOnly } from "./routing/policy.ts";
+import type { Target } from "./target.ts";
 
 /** Time for calls under way to end when Hangar shuts down, in milliseconds. */
 const DRAIN_MS = 5_000;
@@ -32,7 +34,11 @@ export interface HangarOptions {
 /** A running Hangar: its providers, and the fronts it was asked to open. */
 export interface Hangar {
   readonly registry: Registry;
-  serveStdio(streams: { readonly input: Readable; readonly output: Writable }): Front;
+  /** Serves the registry tools, or the one provider named. Throws `provider_not_found`. */
+  serveStdio(
+    streams: { readonly input: Readable; readonly output: Writable },
+    provider?: string,
+  ): Front;
   /** Throws `port_in_use`. */
   serveHttp(options: { host: string; port: number; token: string }): Promise<HttpFront>;
   /** Lets calls under way end, then stops every provider; nothing is left when it settles. */
@@ -44,6 +50,7 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
   const guardian = createGuardian(randomUUID(), tell);
   const eras = new EraVerdicts(stateDir === undefined ? undefined : join(stateDir, "eras.json"));
   const registry = new Map<string, Registered>();
+  const faces = new Map<string, Target>();
   for (const [name, entry] of config.providers) {
     if (!entry.enabled) continue;
     const driver = driverFor(name, entry, { guardian, config, tell });
@@ -55,13 +62,16 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
       eras,
       tell,
     });
-    const timeoutMs = Math.min(entry.timeout_s, INVOKE_TIMEOUT_S) * 1000;
+    const timeoutMs = entry.timeout_s * 1000;
+    const invokeMs = Math.min(timeoutMs, INVOKE_TIMEOUT_S * 1000);
     // From the outside in: what is hidden is refused first, and the deadline covers a start and a look for the tool.
-    const target = offeredOnly(deadline(listedOnly(provider, tell), timeoutMs), entry.tools, tell);
+    const target = offeredOnly(deadline(listedOnly(provider, tell), invokeMs), entry.tools, tell);
     registry.set(name, { provider, target });
+    const relayed = offeredOnly(deadline(provider, timeoutMs), entry.tools, tell);
+    faces.set(name, relayFace(relayed, tell));
   }
   const providers = [...registry.values()].map(({ provider }) => provider);
-  const tools = registryTools(registry, tell);
+  faces.set("", ownFace(registryTools(registry, tell), tell));
   const front = { maxMessageBytes: config.max_message_bytes, tell };
   const fronts: Front[] = [];
   const loops = new AbortController();
@@ -69,14 +79,15 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
 
   return {
     registry,
-    serveStdio(streams) {
-      const opened = serveStdio(tools, streams, front);
+    serveStdio(streams, provider = "") {
+      if (provider !== "") findProvider(registry, provider);
+      const opened = serveStdio(faces.get(provider) as Target, streams, front);
       fronts.push(opened);
       return opened;
     },
     async serveHttp(options) {
       const { allowed_origins } = config;
-      const opened = await serveHttp(tools, { ...front, ...options, allowed_origins });
+      const opened = await serveHttp(faces, { ...front, ...options, allowed_origins });
       fronts.push(opened);
       return opened;
     },

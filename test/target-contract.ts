@@ -104,6 +104,10 @@ export function dispatch(
       notes.push(text);
       also.note?.(text);
     },
+    ask() {
+      faults.push("a question to a client that can answer none");
+      return { withdraw: () => {} };
+    },
     end(outcome) {
       if (!returned) faults.push("the end before dispatch returned");
       if (ends.length > 0) faults.push("a second end");
@@ -142,7 +146,7 @@ function callOf(params: Json, { timeoutMs }: CallOptions): Call {
   const text = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params });
   return {
     message: scanMessage(text),
-    caller: { principal: "local", era: "legacy" },
+    caller: { principal: "local", client: "test", era: "legacy", capabilities: "{}" },
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
   };
 }

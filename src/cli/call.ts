@@ -44,11 +44,17 @@ function invoke(
   const registered = findProvider(hangar.registry, provider);
   const params = `{"name":${JSON.stringify(tool)},"arguments":${requireObject(args)}}`;
   const message = scanMessage(`{"jsonrpc":"2.0","id":0,"method":"tools/call","params":${params}}`);
-  const caller = { principal: "local", era: "legacy" } as const;
+  const caller = {
+    principal: "local",
+    client: "command line",
+    era: "legacy",
+    capabilities: "{}",
+  } as const;
   return new Promise((resolve) => {
     registered.target.dispatch(
       { message, caller, ...(timeout === undefined ? {} : { timeoutMs: timeout * 1000 }) },
-      { note: () => {}, end: resolve },
+      // It declares no capabilities, so it is asked nothing.
+      { note: () => {}, ask: () => ({ withdraw: () => {} }), end: resolve },
     );
   });
 }

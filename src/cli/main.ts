@@ -56,6 +56,7 @@ function buildProgram(done: (exitCode: number) => void): Command {
   command(program, "serve", "serve clients (what happens without a command)", { isDefault: true })
     .option("--http", "serve Streamable HTTP instead of stdio (MCP_MODE=http)")
     .option("--host <address>", "address to listen on (MCP_HTTP_HOST; default 0.0.0.0)")
+    .option("--provider <name>", "serve this one provider alone on stdio, as if started directly")
     .option("--port <number>", "port to listen on (MCP_HTTP_PORT; default 8000)", portNumber)
     .allowExcessArguments()
     .action(async (options, { args: [word] }: Command) => {

@@ -10,6 +10,8 @@ export interface ServeOptions extends CommonOptions {
   readonly http?: boolean;
   readonly host?: string;
   readonly port?: number;
+  /** The one provider to serve on stdio, as if the client had started it itself. */
+  readonly provider?: string;
 }
 
 const DEFAULT_HOST = "0.0.0.0";
@@ -28,7 +30,7 @@ export async function serve(options: ServeOptions): Promise<number> {
   const http = options.http === true || process.env["MCP_MODE"] === "http";
   const front: Front = http
     ? await serveHttp(opened, options)
-    : hangar.serveStdio({ input: process.stdin, output: process.stdout });
+    : hangar.serveStdio({ input: process.stdin, output: process.stdout }, options.provider);
   const reason = await Promise.race([
     signalled,
     front.closed.then(() => "the client closed the connection"),

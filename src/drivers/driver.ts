@@ -7,10 +7,24 @@ export interface Exit {
 
 /** What a run says while it lives. */
 export interface RunEvents {
-  /** One line of its output that may be a message. */
-  line(text: string): void;
+  /**
+   * One piece of its output that may be a message; `about` is the id of the request whose answer it
+   * came with, where the way of transport tells.
+   */
+  line(text: string, about?: number): void;
   /** A line that was dropped because it cannot be one; `head` is its beginning. */
   refused(reason: "too_long" | "not_utf8", head: string): void;
+}
+
+/** What a message that is sent is about, for ways of transport that are not a plain pipe. */
+export interface About {
+  /** The id of the request; undefined for notifications and responses. */
+  readonly id?: number;
+  readonly method?: string;
+  /** What the header `Mcp-Name` repeats. */
+  readonly name?: string | undefined;
+  /** Headers of the client that go on, names in lower case. */
+  readonly headers?: Readonly<Record<string, string>> | undefined;
 }
 
 /** One start-to-exit of a provider. */
@@ -18,7 +32,11 @@ export interface Run {
   /** For people: `pid 4711`. */
   readonly what: string;
   /** Writes one message. False when the provider reads too slowly and the message was not taken. */
-  send(text: string): boolean;
+  send(text: string, about: About): boolean;
+  /** The handshake is done; whoever mirrors it in headers needs to know. */
+  settled?(era: "legacy" | "modern", version: string): void;
+  /** Nobody waits for the answer to this request any more. */
+  forget?(id: number): void;
   /** Settles once, when the run is over; never rejects. */
   readonly exited: Promise<Exit>;
   /** The last lines of its stderr, oldest first. */

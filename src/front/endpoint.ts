@@ -1,8 +1,9 @@
 import { HangarError } from "../errors.ts";
 import type { Tell } from "../observe/events.ts";
 import { holdCall } from "../providers/held-call.ts";
-import type { Call, CallHandler, Era, Outcome, Running, Target } from "../target.ts";
-import { type Message, stringAt, textOf } from "../wire/envelope.ts";
+import { intercept } from "../routing/intercept.ts";
+import type { CallHandler, Era, Outcome, Target } from "../target.ts";
+import { type Message, stringAt } from "../wire/envelope.ts";
 import {
   LEGACY_VERSION,
   LEGACY_VERSIONS,
@@ -51,25 +52,28 @@ function lacks(key: string): HangarError {
   return new HangarError("invalid_params", `params._meta lacks ${key}`);
 }
 
-/**
- * One MCP server as a client sees it: the handshake of both eras, and `target` for everything else.
- * Knows no transport and keeps nothing between requests.
- */
-export function endpoint(target: Target, tell: Tell): Target {
-  return {
-    name: target.name,
-    get available() {
-      return target.available;
-    },
-    dispatch(call, handler) {
-      const { message, caller } = call;
-      const own = caller.era === "modern" ? answerModern(message) : answerLegacy(message);
-      const safe = guarded(handler, tell);
-      if (own === undefined) return target.dispatch(call, safe);
-      return holdCall(Promise.resolve(own), call, safe, tell);
-    },
-  };
+/** Hangar's own MCP server as a client sees it: the handshake of both eras, and `target` for everything else. */
+export function ownFace(target: Target, tell: Tell): Target {
+  return intercept(target, (call, handler) => {
+    const { message, caller } = call;
+    const own = caller.era === "modern" ? answerModern(message) : answerLegacy(message);
+    const safe = guarded(handler, tell);
+    if (own === undefined) return target.dispatch(call, safe);
+    return holdCall(Promise.resolve(own), call, safe, tell);
+  });
 }
+
+/** A provider as if the client were connected to it directly. Only a ping is not worth starting one for. */
+export function relayFace(target: Target, tell: Tell): Target {
+  return intercept(target, (call, handler) => {
+    const { message, caller } = call;
+    const safe = guarded(handler, tell);
+    if (message.method !== "ping" || caller.era === "modern") return target.dispatch(call, safe);
+    return holdCall(Promise.resolve(PONG), call, safe, tell);
+  });
+}
+
+const PONG: Outcome = { kind: "reply", isError: false, text: "{}" };
 
 function answerModern(message: Message): Outcome | undefined {
   switch (message.method) {
@@ -91,7 +95,7 @@ function answerLegacy(message: Message): Outcome | undefined {
     case "initialize":
       return initialize(message);
     case "ping":
-      return { kind: "reply", isError: false, text: "{}" };
+      return PONG;
     default:
       return undefined;
   }
@@ -122,49 +126,7 @@ function guarded(handler: CallHandler, tell: Tell): CallHandler {
   }
   return {
     note: (text) => safely(() => handler.note(text)),
+    ask: (question) => handler.ask(question),
     end: (outcome) => safely(() => handler.end(outcome)),
   };
-}
-
-/** The calls of one client that are under way, by the client's own ids (raw JSON text). */
-export class CallsUnderWay {
-  readonly #running = new Map<string, Running>();
-  /** When the last one ended, in milliseconds since 1970. */
-  endedAt = 0;
-
-  get size(): number {
-    return this.#running.size;
-  }
-
-  /** Throws `invalid_message` when the call's id is in use. */
-  dispatch(target: Target, call: Call, handler: CallHandler): Running {
-    const id = call.message.id as string;
-    if (this.#running.has(id)) {
-      throw new HangarError("invalid_message", `The id ${id} is in use by a request under way`);
-    }
-    const running = target.dispatch(call, {
-      note: (text) => handler.note(text),
-      end: (outcome) => {
-        this.#running.delete(id);
-        this.endedAt = Date.now();
-        handler.end(outcome);
-      },
-    });
-    this.#running.set(id, running);
-    return running;
-  }
-
-  /** Takes a `notifications/cancelled` of the client. An id that is not under way is no error (the end may have crossed it). */
-  cancel({ text, body }: Message): void {
-    const id = body.get("requestId");
-    if (id === undefined) return;
-    const reason = stringAt(text, body.get("reason")) ?? "no reason given";
-    this.#running
-      .get(textOf(text, id))
-      ?.cancel(new HangarError("cancelled", `cancelled by the client: ${reason}`));
-  }
-
-  cancelAll(reason: HangarError): void {
-    for (const running of this.#running.values()) running.cancel(reason);
-  }
 }

@@ -3,16 +3,19 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { isUtf8 } from "node:buffer";
 import type { AddressInfo, Socket } from "node:net";
 import { ERRORS, HangarError, toHangarError } from "../errors.ts";
+import { atEnd } from "../routing/intercept.ts";
 import type { CallHandler, Outcome, Running, Target } from "../target.ts";
-import { type Message, scanMessage, stringAt } from "../wire/envelope.ts";
-import { LEGACY_VERSIONS, MODERN_VERSIONS, modernVersionOf } from "../wire/eras.ts";
-import { sseEvent } from "../wire/sse.ts";
-import { endpoint, eraOf, requireEnvelope } from "./endpoint.ts";
+import { membersOf, type Message, scanMessage, textOf, wholeOf } from "../wire/envelope.ts";
+import { LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSIONS, modernVersionOf } from "../wire/eras.ts";
+import { decodeHeader, hasMirroredName, mirroredName } from "../wire/headers.ts";
+import { eraOf, requireEnvelope } from "./endpoint.ts";
 import type { Front, FrontOptions } from "./front.ts";
 import { admit, type GuardOptions, isAllowedOrigin, isProxied, type Principal } from "./guard.ts";
 import { portHolder } from "./port-holder.ts";
 import { errorText, responseText } from "./response.ts";
-import { Sessions } from "./sessions.ts";
+import { type Session, Sessions } from "./sessions.ts";
+import { serveSse } from "./sse.ts";
+import { EventStream } from "./streams.ts";
 
 /** Open connections; more are refused. */
 const MAX_CONNECTIONS = 4_096;
@@ -24,7 +27,12 @@ const KEEP_ALIVE_MS = 65_000;
 /** How long browsers may remember the answer to a preflight request, in seconds. */
 const PREFLIGHT_MAX_AGE_S = 600;
 
-const PATH = "/mcp";
+/** How often calls under way are looked at, and what happens to one that takes longer than that, in milliseconds. */
+const LOOK_MS = 50;
+/** A legacy client gets an event stream now, which it can take up again should it lose it. */
+const RESUMABLE_AFTER_MS = 100;
+/** Something must pass, or proxies take the connection for dead. */
+const KEEP_ALIVE_EVENT_MS = 15_000;
 
 export interface HttpOptions extends FrontOptions, GuardOptions {
   readonly host: string;
@@ -37,12 +45,22 @@ export interface HttpFront extends Front {
   readonly url: string;
 }
 
-/** Serves Streamable HTTP of both eras at `/mcp`. Throws `port_in_use`. */
-export async function serveHttp(target: Target, options: HttpOptions): Promise<HttpFront> {
-  const face = endpoint(target, options.tell);
+/** What clients see, by what follows `/mcp/` in the path; "" is Hangar itself. */
+export type Faces = ReadonlyMap<string, Target>;
+
+/** One call under way over HTTP. */
+interface Exchange {
+  readonly running: Running;
+  /** Looks at how long it has taken. */
+  look(now: number): void;
+}
+
+/** Serves Streamable HTTP of both eras at `/mcp` and `/mcp/<name>`, and the older HTTP+SSE at `/sse`. Throws `port_in_use`. */
+export async function serveHttp(faces: Faces, options: HttpOptions): Promise<HttpFront> {
   const sessions = new Sessions();
+  const sse = serveSse();
   const sockets = new Set<Socket>();
-  const underWay = new Set<Running>();
+  const underWay = new Set<Exchange>();
   let idle: (() => void) | undefined;
   let draining = false;
 
@@ -61,6 +79,14 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
   });
+  const looking = setInterval(() => {
+    const now = performance.now();
+    for (const exchange of underWay) exchange.look(now);
+  }, LOOK_MS).unref();
+  const keepingAlive = setInterval(() => {
+    for (const session of sessions) session.keepAlive();
+    sse.keepAlive();
+  }, KEEP_ALIVE_EVENT_MS).unref();
 
   /** Requests meet the checks in this order: origin and identity, path, verb, body. */
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -82,20 +108,42 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
       },
       options,
     );
-    const path = request.url?.split("?", 1)[0];
-    if (path !== PATH && path !== `${PATH}/`) {
-      return refuse(
-        response,
-        new HangarError("method_not_found", `Nothing here; MCP is at ${PATH}`),
-      );
+    const { url = "/" } = request;
+    const query = url.indexOf("?");
+    const path = query === -1 ? url : url.slice(0, query);
+    const [, kind = "", name = "", ...rest] = path.split("/");
+    if (kind === "messages" && name === "" && request.method === "POST") {
+      requireOpen();
+      requireJson(request);
+      const session = new URLSearchParams(query === -1 ? "" : url.slice(query)).get("sessionId");
+      const text = await readBody(request, options.maxMessageBytes);
+      sse.receive(session ?? "", principal, text);
+      response.writeHead(202).end();
+      return;
+    }
+    if ((kind !== "mcp" && kind !== "sse") || rest.length > 0) {
+      const why = "Nothing here; MCP is at /mcp, one provider alone at /mcp/<name>";
+      throw new HangarError("method_not_found", why);
+    }
+    const face = faces.get(name);
+    if (face === undefined) {
+      throw new HangarError("provider_not_found", `There is no provider ${name.slice(0, 64)}`);
+    }
+    if (kind === "sse") {
+      if (request.method !== "GET") return notAllowed(response, "GET");
+      requireOpen();
+      sse.open(face, principal, response);
+      return;
     }
     switch (request.method) {
       case "POST":
-        return post(request, response, principal);
+        return post(request, response, face, principal);
+      case "GET":
+        return listen(request, response, face, principal);
       case "DELETE": {
         const id = header(request, "mcp-session-id");
         if (id === undefined) return notAllowed(response);
-        sessions.end(sessions.use(id, principal));
+        sessions.end(sessions.use(id, face, principal));
         response.writeHead(204).end();
         return;
       }
@@ -104,16 +152,26 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
     }
   }
 
+  function requireOpen(): void {
+    if (draining) throw new HangarError("shutting_down", "Hangar is shutting down");
+  }
+
   async function post(
     request: IncomingMessage,
     response: ServerResponse,
+    face: Target,
     principal: Principal,
   ): Promise<void> {
-    if (draining) throw new HangarError("shutting_down", "Hangar is shutting down");
+    requireOpen();
     requireJson(request);
     const message = scanMessage(await readBody(request, options.maxMessageBytes));
+    const sessionId = header(request, "mcp-session-id");
     if (message.kind !== "request") {
-      if (message.method === "notifications/cancelled") cancel(request, message, principal);
+      if (sessionId !== undefined) {
+        const { client } = sessions.use(sessionId, face, principal);
+        if (message.kind === "response") client.answered(message);
+        else client.noted(message);
+      }
       response.writeHead(202).end();
       return;
     }
@@ -122,20 +180,32 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
       const named = header(request, "mcp-protocol-version");
       // The header alone also makes a request modern, so that a missing envelope is said to be missing.
       const era = MODERN_VERSIONS.includes(named ?? "") ? "modern" : eraOf(message);
-      const call = { message, caller: { principal, era } };
       if (era === "modern") {
         requireEnvelope(message);
         requireAgreement(request, message);
-        return respond(request, response, id, true, (handler) => face.dispatch(call, handler));
+        const caller = { principal, client: principal, era, capabilities: "{}" } as const;
+        const call = { message, caller, headers: headersToPass(request) };
+        respond(request, response, id, undefined, (handler) => face.dispatch(call, handler));
+        return;
       }
-      const session =
-        message.method === "initialize"
-          ? sessions.open(principal)
-          : sessions.use(header(request, "mcp-session-id"), principal);
+      const isFirst = message.method === "initialize";
+      const session = isFirst
+        ? sessions.open(face, principal)
+        : sessions.use(sessionId, face, principal);
       requireLegacyVersion(named);
-      if (message.method === "initialize") response.setHeader("Mcp-Session-Id", session.id);
-      respond(request, response, id, false, (handler) =>
-        session.calls.dispatch(face, call, handler),
+      if (isFirst) response.setHeader("Mcp-Session-Id", session.id);
+      const { client } = session;
+      const headers = traceHeaders(request);
+      const call = { message, caller: client.caller, ...(headers && { headers }) };
+      respond(request, response, id, session, (handler) =>
+        client.dispatch(
+          call,
+          isFirst ? sessionOnlyIfGreeted(handler, session, response) : handler,
+          (text) => {
+            session.standalone.send(text);
+            return true;
+          },
+        ),
       );
     } catch (error) {
       const failure = toHangarError(error);
@@ -143,9 +213,44 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
     }
   }
 
-  function cancel(request: IncomingMessage, message: Message, principal: Principal): void {
-    const id = header(request, "mcp-session-id");
-    if (id !== undefined) sessions.use(id, principal).calls.cancel(message);
+  /** A client whose `initialize` failed has no session. */
+  function sessionOnlyIfGreeted(
+    handler: CallHandler,
+    session: Session,
+    response: ServerResponse,
+  ): CallHandler {
+    return atEnd(handler, (outcome) => {
+      if (outcome.kind === "failure" || outcome.isError) {
+        sessions.end(session);
+        if (!response.headersSent) response.removeHeader("Mcp-Session-Id");
+      }
+      handler.end(outcome);
+    });
+  }
+
+  /** A legacy client's GET: takes up a stream it has lost, or listens to what belongs to no call. */
+  function listen(
+    request: IncomingMessage,
+    response: ServerResponse,
+    face: Target,
+    principal: Principal,
+  ): void {
+    const named = header(request, "mcp-protocol-version");
+    const sessionId = header(request, "mcp-session-id");
+    if (sessionId === undefined || MODERN_VERSIONS.includes(named ?? "")) {
+      return notAllowed(response);
+    }
+    requireOpen();
+    const session = sessions.use(sessionId, face, principal);
+    requireLegacyVersion(named);
+    if (request.headers.accept?.includes("text/event-stream") !== true) {
+      throw new HangarError("not_acceptable", "Accept must list text/event-stream");
+    }
+    const last = header(request, "last-event-id");
+    const found = last === undefined ? undefined : session.streams.find(last);
+    request.socket.setNoDelay(true);
+    if (found === undefined) session.standalone.attach(response, {});
+    else found.stream.attach(response, { seq: found.seq });
   }
 
   /** Answers with plain JSON, or with an event stream once something comes before the reply. */
@@ -153,34 +258,60 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
     request: IncomingMessage,
     response: ServerResponse,
     id: string,
-    modern: boolean,
+    session: Session | undefined,
     dispatch: (handler: CallHandler) => Running,
   ): void {
     const streams = request.headers.accept?.includes("text/event-stream") === true;
+    let stream: EventStream | undefined;
+    let lookedAt = performance.now();
+    const began = lookedAt;
+
+    function upgrade(): EventStream {
+      if (stream !== undefined) return stream;
+      stream = session === undefined ? new EventStream(0) : session.streams.open();
+      stream.attach(response, { primed: session !== undefined && mayPrime(request) });
+      return stream;
+    }
+
     const handler: CallHandler = {
       note(text) {
-        if (!streams) return;
-        if (!response.headersSent) {
-          response.writeHead(200, {
-            "Content-Type": "text/event-stream",
-            "Cache-Control": "no-cache",
-            "X-Accel-Buffering": "no",
-          });
-        }
-        response.write(sseEvent(text));
+        if (streams) upgrade().send(text, text.includes('"notifications/progress"'));
+      },
+      ask(question) {
+        if (session === undefined)
+          throw new HangarError("internal", "a question in the modern era");
+        return session.client.ask(question, (text) => {
+          if (streams) upgrade().send(text);
+          else if (session.standalone.attached) session.standalone.send(text);
+          else return false;
+          return true;
+        });
       },
       end(outcome) {
-        underWay.delete(running);
+        underWay.delete(exchange);
         const text = responseText(id, outcome);
-        if (response.headersSent) response.end(sseEvent(text));
-        else send(response, modern ? modernStatus(outcome) : 200, text);
+        if (stream !== undefined) stream.end(text);
+        else send(response, session === undefined ? modernStatus(outcome) : 200, text);
         if (underWay.size === 0) idle?.();
       },
     };
     const running = dispatch(handler);
-    underWay.add(running);
+    const exchange: Exchange = {
+      running,
+      look(now) {
+        if (!streams) return;
+        if (stream === undefined) {
+          const patience = session === undefined ? KEEP_ALIVE_EVENT_MS : RESUMABLE_AFTER_MS;
+          if (now - began >= patience && !response.destroyed) upgrade();
+        } else if (now - lookedAt >= KEEP_ALIVE_EVENT_MS) {
+          lookedAt = now;
+          stream.keepAlive();
+        }
+      },
+    };
+    underWay.add(exchange);
     // In the modern era a client cancels by going away; a legacy client may only have lost its connection.
-    if (modern) {
+    if (session === undefined) {
       response.once("close", () => {
         if (response.writableFinished) return;
         running.cancel(new HangarError("cancelled", "the client closed the connection"));
@@ -200,18 +331,19 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
       .end();
   }
 
-  await listen(server, options);
+  await startListening(server, options);
   const { port } = server.address() as AddressInfo;
   const host = isAnyAddress(options.host) ? "localhost" : options.host;
 
   return {
-    url: `http://${host.includes(":") ? `[${host}]` : host}:${port}${PATH}`,
+    url: `http://${host.includes(":") ? `[${host}]` : host}:${port}/mcp`,
     closed: new Promise(() => {}),
     async drain(graceMs) {
       draining = true;
       const closed = once(server, "close");
       server.close();
       server.closeIdleConnections();
+      const until = performance.now() + graceMs;
       if (underWay.size > 0) {
         const { promise, resolve } = Promise.withResolvers<void>();
         idle = resolve;
@@ -219,8 +351,13 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
         await promise;
         clearTimeout(late);
       }
+      await sse.idle(Math.max(until - performance.now(), 0));
       const reason = new HangarError("shutting_down", "Hangar is shutting down");
-      for (const running of underWay) running.cancel(reason);
+      for (const { running } of underWay) running.cancel(reason);
+      sse.close(reason);
+      sessions.closeAll(reason);
+      clearInterval(looking);
+      clearInterval(keepingAlive);
       // What was just answered may still be on its way out.
       const cut = setTimeout(() => server.closeAllConnections(), LAST_BYTES_MS);
       server.closeIdleConnections();
@@ -230,10 +367,35 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
   };
 }
 
+/** Headers of a modern client that go on to the provider. */
+function headersToPass(request: IncomingMessage): Record<string, string> {
+  const passed: Record<string, string> = traceHeaders(request) ?? {};
+  for (const name in request.headers) {
+    if (name.startsWith("mcp-param-")) passed[name] = header(request, name) as string;
+  }
+  return passed;
+}
+
+const TRACE_HEADERS = ["traceparent", "tracestate", "baggage"] as const;
+
+function traceHeaders(request: IncomingMessage): Record<string, string> | undefined {
+  if (request.headers["traceparent"] === undefined) return undefined;
+  return Object.fromEntries(
+    TRACE_HEADERS.map((name) => [name, header(request, name)] as const).filter(
+      (entry): entry is [(typeof TRACE_HEADERS)[number], string] => entry[1] !== undefined,
+    ),
+  );
+}
+
+/** Clients of earlier revisions stumble over an event without a message. */
+function mayPrime(request: IncomingMessage): boolean {
+  return header(request, "mcp-protocol-version") === LEGACY_VERSION;
+}
+
 /** Time for the last answers to leave when the server closes, in milliseconds. */
 const LAST_BYTES_MS = 500;
 
-async function listen(server: Server, { host, port }: HttpOptions): Promise<void> {
+async function startListening(server: Server, { host, port }: HttpOptions): Promise<void> {
   try {
     const listening = once(server, "listening");
     server.listen(port, host);
@@ -305,12 +467,12 @@ function readBody(request: IncomingMessage, maxBytes: number): Promise<string> {
 
 /** Headers that mirror the body must agree with it (2026-07-28, "Standard request headers"). */
 function requireAgreement(request: IncomingMessage, message: Message): void {
-  const { text, body, method } = message;
+  const { method } = message;
   const expected: [string, string | undefined][] = [
     ["MCP-Protocol-Version", modernVersionOf(message)],
     ["Mcp-Method", method],
   ];
-  if (method === "tools/call") expected.push(["Mcp-Name", stringAt(text, body.get("name"))]);
+  if (hasMirroredName(method as string)) expected.push(["Mcp-Name", mirroredName(message)]);
   for (const [name, value] of expected) {
     const found = header(request, name.toLowerCase());
     if (found === undefined) throw mismatch(`the header ${name} is missing`);
@@ -318,12 +480,6 @@ function requireAgreement(request: IncomingMessage, message: Message): void {
       throw mismatch(`the header ${name} is ${found}, but the body says ${value ?? "nothing"}`);
     }
   }
-}
-
-/** Values that are not plain visible ASCII come as `=?base64?...?=`. */
-function decodeHeader(value: string): string {
-  const encoded = /^=\?base64\?([A-Za-z0-9+/]*={0,2})\?=$/.exec(value)?.[1];
-  return encoded === undefined ? value : Buffer.from(encoded, "base64").toString("utf8");
 }
 
 function mismatch(what: string): HangarError {
@@ -337,10 +493,23 @@ function requireLegacyVersion(named: string | undefined): void {
   });
 }
 
-/** Only an unknown method ends the HTTP exchange with its own status; other errors are in the body. */
+/** The errors that also say by the HTTP status what they are (2026-07-28, "Streamable HTTP"). */
+const MODERN_STATUS: ReadonlyMap<number, number> = new Map([
+  [-32_601, 404],
+  [-32_020, 400],
+  [-32_021, 400],
+  [-32_022, 400],
+]);
+
 function modernStatus(outcome: Outcome): number {
-  if (outcome.kind === "reply" || outcome.code !== "method_not_found") return 200;
-  return ERRORS[outcome.code].http;
+  if (outcome.kind === "failure") {
+    const { jsonrpc } = ERRORS[outcome.code];
+    return MODERN_STATUS.get(jsonrpc) ?? 200;
+  }
+  if (!outcome.isError) return 200;
+  const { text } = outcome;
+  const code = membersOf(text, wholeOf(text))?.get("code");
+  return MODERN_STATUS.get(code === undefined ? 0 : Number(textOf(text, code))) ?? 200;
 }
 
 function refuse(response: ServerResponse, error: HangarError): void {
@@ -354,13 +523,10 @@ function refuse(response: ServerResponse, error: HangarError): void {
   send(response, ERRORS[error.code].http, errorText(error));
 }
 
-function notAllowed(response: ServerResponse): void {
-  response.setHeader("Allow", "POST, DELETE, OPTIONS");
-  const error = new HangarError(
-    "method_not_found",
-    "Only POST, and DELETE of a session, are served",
-  );
-  send(response, 405, errorText(error));
+function notAllowed(response: ServerResponse, allowed = "POST, OPTIONS"): void {
+  response.setHeader("Allow", allowed);
+  const why = `Only ${allowed} here; GET and DELETE need the Mcp-Session-Id of a session`;
+  send(response, 405, errorText(new HangarError("method_not_found", why)));
 }
 
 function send(response: ServerResponse, status: number, text: string): void {

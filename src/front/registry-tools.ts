@@ -6,6 +6,7 @@ import type { ProviderFacts } from "../providers/provider.ts";
 import { findProvider, type Registered, type Registry } from "../providers/registry.ts";
 import { offeredTools } from "../routing/policy.ts";
 import { holdCall } from "../providers/held-call.ts";
+import { atEnd } from "../routing/intercept.ts";
 import type { Call, CallHandler, Era, Outcome, Reply, Running, Target } from "../target.ts";
 import {
   membersOf,
@@ -16,7 +17,7 @@ import {
   textOf,
   wholeOf,
 } from "../wire/envelope.ts";
-import { META, plainMeta } from "../wire/eras.ts";
+import { META } from "../wire/eras.ts";
 import { SERVER_INFO } from "./server-info.ts";
 
 interface Property {
@@ -264,6 +265,8 @@ export function registryTools(registry: Registry, tell: Tell): Target {
           : new HangarError("method_not_found", `Method not found: ${method}`);
       return holdCall(Promise.resolve(outcome), call, handler, tell);
     },
+    // The list of these tools never changes, and nothing happens here without a call.
+    watch: () => ({ note: () => {}, close: () => {} }),
   };
 }
 
@@ -287,10 +290,10 @@ function callTool(registry: Registry, call: Call, handler: CallHandler, tell: Te
     if (tool.name === "registry_invoke") {
       const inner = innerCall(call, args);
       const registered = findProvider(registry, provider_id as string);
-      return registered.target.dispatch(inner, {
-        note: (note) => handler.note(note),
-        end: (outcome) => handler.end(adapt(outcome, registered, caller.era, asResult)),
-      });
+      return registered.target.dispatch(
+        inner,
+        atEnd(handler, (outcome) => handler.end(adapt(outcome, registered, caller.era, asResult))),
+      );
     }
     const result = run(registry, tool.name, args).then(
       (structured) => reply(toolResult(structured, caller.era)),
@@ -366,11 +369,12 @@ function shorten(text: string): string {
 
 /** The provider's own `tools/call` inside a `registry_invoke`; the arguments stay the bytes they came as. */
 function innerCall({ message, caller }: Call, args: Arguments): Call {
-  const meta = plainMeta(message);
+  // Also what a modern client repeats a call with, after it has answered the provider's questions.
+  const others = [...message.body].filter(([key]) => key !== "name" && key !== "arguments");
   const members = [
     `"name":${JSON.stringify(args.get("tool"))}`,
     `"arguments":${args.has("arguments") ? textOf(message.text, args.get("arguments") as Span) : "{}"}`,
-    ...(meta.length === 0 ? [] : [`"_meta":{${meta.join(",")}}`]),
+    ...others.map(([key, span]) => `${JSON.stringify(key)}:${textOf(message.text, span)}`),
   ];
   const timeout = args.get("timeout") as number | undefined;
   return {
@@ -401,10 +405,10 @@ function adapt(
     );
   }
   const resultType = members?.get("resultType");
-  if (
-    members === undefined ||
-    (resultType !== undefined && stringAt(text, resultType) !== "complete")
-  ) {
+  const type = stringAt(text, resultType) ?? "complete";
+  // A modern client answers the questions of a modern provider by calling again.
+  const passes = type === "complete" || (type === "input_required" && era === "modern");
+  if (members === undefined || !passes) {
     const what = resultType === undefined ? "no object" : textOf(text, resultType);
     return asResult(
       new HangarError(

@@ -2,7 +2,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Exit, Run } from "../drivers/driver.ts";
 import { HangarError } from "../errors.ts";
 import type { Tell } from "../observe/events.ts";
-import type { Call, CallHandler, Era, Reply, Running } from "../target.ts";
+import type { Asked, Call, CallHandler, Caller, Era, Question, Reply, Running } from "../target.ts";
+import { missingCapability } from "../wire/capabilities.ts";
 import {
   itemsOf,
   type Members,
@@ -16,13 +17,17 @@ import {
   wholeOf,
 } from "../wire/envelope.ts";
 import {
+  commonLegacyVersion,
   LEGACY_VERSION,
   LEGACY_VERSIONS,
   META,
   MODERN_VERSION,
   MODERN_VERSIONS,
+  modernVersionOf,
   withMeta,
+  withoutEnvelope,
 } from "../wire/eras.ts";
+import { mirroredName } from "../wire/headers.ts";
 import { VERSION } from "../version.ts";
 import { holdCall } from "./held-call.ts";
 
@@ -32,6 +37,8 @@ const PROBE_MS = 2_000;
 const UNSUPPORTED_VERSION = -32_022;
 /** Pages of one list that are read; a provider that offers more is cut there. */
 const MAX_PAGES = 100;
+/** Questions of one provider that wait for an answer; more are refused. */
+const MAX_QUESTIONS = 1_000;
 
 /** Something a connection has to tell apart from the ends of calls. */
 export interface ConnectionEvents {
@@ -41,6 +48,12 @@ export interface ConnectionEvents {
   toolsChanged(): void;
   /** The provider's own log message, as the text of its `params`. */
   logged(params: string): void;
+  /** Whether this client wants to hear of it: log messages have levels. */
+  wants(client: string, message: Message): boolean;
+  /** A notification that belongs to no call. */
+  noted(message: Message): void;
+  /** A question that belongs to no call; undefined where there is nobody it could be for. */
+  asked(question: Question): Asked | undefined;
 }
 
 /** One tool as the provider lists it; `text` is its raw JSON. */
@@ -60,46 +73,64 @@ export interface Handshake {
 
 interface Pending {
   readonly handler: CallHandler;
+  /** The call, unless the request is Hangar's own. */
+  readonly call: Call | undefined;
   /** The client's own progress token, raw; put back into each progress note. */
   readonly progressToken: string | undefined;
 }
 
+/** What does not concern the calls that happen to be under way, whatever it came with. */
+const CONCERNS_EVERYBODY: ReadonlySet<string> = new Set([
+  "notifications/tools/list_changed",
+  "notifications/prompts/list_changed",
+  "notifications/resources/list_changed",
+  "notifications/resources/updated",
+]);
+
+const CLIENT_INFO = JSON.stringify({ name: "mcp-hangar", version: VERSION });
+
 /** The modern envelope of every request to a modern provider, in the members of `_meta`. */
 const ENVELOPE = [
   `"${META.protocolVersion}":"${MODERN_VERSION}"`,
-  `"${META.clientInfo}":${JSON.stringify({ name: "mcp-hangar", version: VERSION })}`,
+  `"${META.clientInfo}":${CLIENT_INFO}`,
   `"${META.clientCapabilities}":{}`,
 ].join(",");
 
-const INITIALIZE = JSON.stringify({
-  protocolVersion: LEGACY_VERSION,
-  capabilities: {},
-  clientInfo: { name: "mcp-hangar", version: VERSION },
-});
-
 const ignore = (): void => {};
+
+/** The modern era's request that stays open for what happens meanwhile. */
+export const LISTEN = "subscriptions/listen";
+/** JSON-RPC 2.0 error codes. */
+const METHOD_NOT_FOUND = -32_601;
+const INTERNAL_ERROR = -32_603;
 
 /** The MCP conversation with one run of a provider. Ids on this wire are its own. */
 export class Connection {
   readonly #run: Run;
   readonly #events: ConnectionEvents;
+  readonly #capabilities: string;
   readonly #tell: Tell;
   readonly #pending = new Map<number, Pending>();
+  /** Questions without an answer yet, by the provider's own id (raw JSON text). */
+  readonly #questions = new Map<string, Asked | undefined>();
   #nextId = 1;
-  #era: Era | undefined;
+  #listens = 0;
+  #handshake: Handshake | undefined;
   #exit: Exit | undefined;
   #heardAt = performance.now();
 
-  constructor(run: Run, events: ConnectionEvents, tell: Tell) {
+  /** `capabilities` is what a legacy provider is told that its client can do, raw JSON. */
+  constructor(run: Run, events: ConnectionEvents, capabilities: string, tell: Tell) {
     this.#run = run;
     this.#events = events;
+    this.#capabilities = capabilities;
     this.#tell = tell;
     void run.exited.then((exit) => this.#lost(exit));
   }
 
-  /** Requests under way, Hangar's own included. */
+  /** Requests under way, Hangar's own included; subscriptions, which wait for no answer, are not. */
   get inFlight(): number {
-    return this.#pending.size;
+    return this.#pending.size - this.#listens;
   }
 
   /** When the provider last sent a message, by `performance.now()`. */
@@ -114,10 +145,9 @@ export class Connection {
    */
   async open(known: Era | undefined): Promise<Handshake> {
     const handshake = await this.#shakeHands(known);
-    this.#era = handshake.era;
-    if (handshake.era === "legacy") {
-      this.#run.send('{"jsonrpc":"2.0","method":"notifications/initialized"}');
-    }
+    this.#handshake = handshake;
+    this.#run.settled?.(handshake.era, handshake.version);
+    if (handshake.era === "legacy") this.#notify("notifications/initialized", undefined);
     return handshake;
   }
 
@@ -156,7 +186,8 @@ export class Connection {
   }
 
   async #initialize(): Promise<Handshake> {
-    const answer = await this.#request("initialize", INITIALIZE);
+    const offer = `{"protocolVersion":"${LEGACY_VERSION}","capabilities":${this.#capabilities},"clientInfo":${CLIENT_INFO}}`;
+    const answer = await this.#request("initialize", offer);
     const { text } = answer;
     const body = resultOf("initialize", answer);
     const version = stringAt(text, body.get("protocolVersion")) ?? "nothing";
@@ -177,7 +208,7 @@ export class Connection {
     let cursor: string | undefined;
     for (;;) {
       const params = cursor === undefined ? "{}" : `{"cursor":${cursor}}`;
-      const answer = await this.#ownRequest("tools/list", params, timeoutMs);
+      const answer = await this.ownRequest("tools/list", params, timeoutMs);
       const { text } = answer;
       const body = resultOf("tools/list", answer);
       for (const item of itemsOf(text, body.get("tools")) ?? []) {
@@ -205,7 +236,11 @@ export class Connection {
   /** Is it alive? Throws `timeout` when no answer comes, `provider_exited` when it has gone. */
   async check(timeoutMs: number): Promise<void> {
     // Any answer is a sign of life, also one that refuses the method.
-    await this.#ownRequest(this.#era === "modern" ? "server/discover" : "ping", "{}", timeoutMs);
+    await this.ownRequest(this.#isModern ? "server/discover" : "ping", "{}", timeoutMs);
+  }
+
+  get #isModern(): boolean {
+    return this.#handshake?.era === "modern";
   }
 
   /** Ends every call under way with `reason`, and tells the provider. */
@@ -216,19 +251,68 @@ export class Connection {
   /** Sends one call; its end comes from the provider, a cancel, or the end of the run. */
   dispatch(call: Call, handler: CallHandler): Running {
     const { message } = call;
+    const own = this.#ownAnswer(message);
+    if (own !== undefined) return holdCall(own, call, handler, this.#tell);
     const id = this.#nextId++;
     const token = message.meta.get("progressToken");
-    const edits = token === undefined ? [] : [{ span: token, text: String(id) }];
-    let params: string | undefined;
-    if (this.#era === "modern") params = withMeta(message, ENVELOPE, edits);
-    else if (message.params !== undefined) params = splice(message.text, message.params, edits);
     const pending: Pending = {
       handler,
+      call,
       progressToken: token === undefined ? undefined : textOf(message.text, token),
     };
-    const failure = this.#send(id, message.method as string, params, pending);
+    const failure = this.#send(id, message.method as string, this.#paramsOf(message, id), pending);
     if (failure !== undefined) return holdCall(Promise.resolve(failure), call, handler, this.#tell);
+    if (message.method === LISTEN) this.#listens++;
     return { cancel: (reason) => this.#cancel(id, pending, reason) };
+  }
+
+  /** The client's `params` as this provider is to see them: its bytes, but for the progress token and the era's envelope. */
+  #paramsOf(message: Message, id: number): string | undefined {
+    const { text, params, meta } = message;
+    const enveloped = modernVersionOf(message) !== undefined;
+    if (enveloped && !this.#isModern) return withoutEnvelope(message, String(id));
+    const token = meta.get("progressToken");
+    const edits = token === undefined ? [] : [{ span: token, text: String(id) }];
+    if (this.#isModern && !enveloped) return withMeta(message, ENVELOPE, edits);
+    return params === undefined ? undefined : splice(text, params, edits);
+  }
+
+  /** The handshake of a client of the provider's era is answered with what the provider said in its own. */
+  #ownAnswer({ method, text, body }: Message): Promise<Reply> | undefined {
+    const handshake = this.#handshake;
+    if (handshake === undefined) return undefined;
+    if (method === "initialize") {
+      if (handshake.era === "modern") {
+        const why = `Unsupported protocol version: provider speaks ${handshake.version} only`;
+        const details = { supported: MODERN_VERSIONS };
+        return Promise.reject(new HangarError("unsupported_version", why, { details }));
+      }
+      const wanted = stringAt(text, body.get("protocolVersion"));
+      if (wanted === undefined) {
+        const why = "initialize needs `protocolVersion`, a string";
+        return Promise.reject(new HangarError("invalid_params", why));
+      }
+      const said = membersOf(handshake.text, wholeOf(handshake.text))?.get("protocolVersion");
+      const version = JSON.stringify(commonLegacyVersion(wanted, handshake.version));
+      const edits = said === undefined ? [] : [{ span: said, text: version }];
+      const answer = splice(handshake.text, wholeOf(handshake.text), edits);
+      return Promise.resolve({ kind: "reply", isError: false, text: answer });
+    }
+    if (method === "server/discover" && handshake.era === "legacy") {
+      const why = "Method not found: the provider is of an older era; send initialize";
+      return Promise.reject(new HangarError("method_not_found", why));
+    }
+    return undefined;
+  }
+
+  /** Passes a client's notification on. */
+  note({ method, text, params }: Message): void {
+    this.#notify(method as string, params === undefined ? undefined : textOf(text, params));
+  }
+
+  #notify(method: string, params: string | undefined): void {
+    const tail = params === undefined ? "}" : `,"params":${params}}`;
+    this.#run.send(`{"jsonrpc":"2.0","method":${JSON.stringify(method)}${tail}`, { method });
   }
 
   /** Writes a request and remembers who waits for its answer; the failure when it cannot be written. */
@@ -241,7 +325,9 @@ export class Connection {
     if (this.#exit !== undefined) return lost(this.#exit, false);
     const tail = params === undefined ? "}" : `,"params":${params}}`;
     const text = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)}${tail}`;
-    if (!this.#run.send(text)) {
+    const { call } = pending;
+    const name = call === undefined ? undefined : mirroredName(call.message);
+    if (!this.#run.send(text, { id, method, name, headers: call?.headers })) {
       const why = "the provider reads its input too slowly; its queue is full";
       return new HangarError("overloaded", why, { retryAfterMs: 1_000 });
     }
@@ -249,16 +335,27 @@ export class Connection {
     return undefined;
   }
 
+  #forget(id: number): Pending | undefined {
+    const pending = this.#pending.get(id);
+    if (pending === undefined) return undefined;
+    this.#pending.delete(id);
+    if (pending.call?.message.method === LISTEN) this.#listens--;
+    return pending;
+  }
+
   #cancel(id: number, pending: Pending, reason: HangarError): void {
-    if (!this.#pending.delete(id)) return;
-    const params = `{"requestId":${id},"reason":${JSON.stringify(reason.message)}}`;
-    this.#run.send(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":${params}}`);
+    if (this.#forget(id) === undefined) return;
+    this.#notify(
+      "notifications/cancelled",
+      `{"requestId":${id},"reason":${JSON.stringify(reason.message)}}`,
+    );
+    this.#run.forget?.(id);
     this.#safely(() => pending.handler.end(reason.whenSent()));
   }
 
-  /** A request of Hangar itself, in the form the provider's era asks for. */
-  #ownRequest(method: string, params: string, timeoutMs?: number): Promise<Reply> {
-    if (this.#era !== "modern") return this.#request(method, params, timeoutMs);
+  /** A request of Hangar itself, in the form the provider's era asks for. Throws `provider_exited`, `overloaded`, `timeout`. */
+  ownRequest(method: string, params: string, timeoutMs?: number): Promise<Reply> {
+    if (!this.#isModern) return this.#request(method, params, timeoutMs);
     const rest = params === "{}" ? "" : `${params.slice(1, -1)},`;
     return this.#request(method, `{${rest}"_meta":{${ENVELOPE}}}`, timeoutMs);
   }
@@ -269,13 +366,14 @@ export class Connection {
       let timer: NodeJS.Timeout | undefined;
       const handler: CallHandler = {
         note: ignore,
+        ask: () => ({ withdraw: ignore }),
         end: (outcome) => {
           clearTimeout(timer);
           if (outcome.kind === "reply") resolve(outcome);
           else reject(outcome);
         },
       };
-      const pending: Pending = { handler, progressToken: undefined };
+      const pending: Pending = { handler, call: undefined, progressToken: undefined };
       const failure = this.#send(id, method, params, pending);
       if (failure !== undefined) reject(failure);
       else if (timeoutMs !== undefined) {
@@ -287,8 +385,8 @@ export class Connection {
     });
   }
 
-  /** Takes one line of the provider's output. */
-  receive(line: string): void {
+  /** Takes one line of the provider's output; `about` is the request it came with, where that is known. */
+  receive(line: string, about?: number): void {
     let message: Message;
     try {
       message = scanMessage(line);
@@ -298,37 +396,113 @@ export class Connection {
     }
     this.#heardAt = performance.now();
     if (message.kind === "response") this.#answered(message);
-    else if (message.kind === "request") this.#asked(message);
-    else this.#noted(message);
+    else if (message.kind === "request") this.#asked(message, about);
+    else this.#noted(message, about);
   }
 
   #answered(message: Message): void {
-    const id = Number(message.id);
-    const pending = this.#pending.get(id);
-    // Nobody waits for it: it was cancelled, or it is the provider's mistake.
+    // Nobody may wait for it: it was cancelled, or it is the provider's mistake.
+    const pending = this.#forget(Number(message.id));
     if (pending === undefined) return;
-    this.#pending.delete(id);
     const isError = message.error !== undefined;
     const span = (isError ? message.error : message.result) as Span;
-    const reply: Reply = { kind: "reply", isError, text: textOf(message.text, span) };
+    // The end of a subscription repeats its id, which is another one on the client's side.
+    const subscription = message.meta.get(META.subscriptionId);
+    const id = subscription === undefined ? undefined : pending.call?.message.id;
+    const text =
+      subscription === undefined || id === undefined
+        ? textOf(message.text, span)
+        : splice(message.text, span, [{ span: subscription, text: id }]);
+    const reply: Reply = { kind: "reply", isError, text };
     this.#safely(() => pending.handler.end(reply));
   }
 
-  /** A request of the provider. Hangar declares no client capabilities, so only `ping` has an answer. */
-  #asked(message: Message): void {
-    const answer =
-      message.method === "ping"
-        ? '"result":{}'
-        : `"error":{"code":-32601,"message":${JSON.stringify(`Hangar relays no ${message.method} to clients`)}}`;
-    this.#run.send(`{"jsonrpc":"2.0","id":${message.id},${answer}}`);
+  /** A request of the provider: for the client whose call it belongs to, if that can be told. */
+  #asked(message: Message, about: number | undefined): void {
+    const id = message.id as string;
+    if (message.method === "ping") return this.#reply(id, '"result":{}');
+    if (this.#questions.size >= MAX_QUESTIONS || this.#questions.has(id)) {
+      return this.#refuse(id, INTERNAL_ERROR, "Too many questions wait for an answer");
+    }
+    const question: Question = {
+      message,
+      answer: (reply) => {
+        if (!this.#questions.delete(id)) return;
+        this.#reply(id, `"${reply.isError ? "error" : "result"}":${reply.text}`);
+      },
+      note: (note) => void this.#run.send(note.text, { method: note.method as string }),
+    };
+    const pending = this.#callBehind(about);
+    const caller = pending?.call?.caller;
+    const missing = caller === undefined ? undefined : undeclared(caller, message);
+    if (missing !== undefined) {
+      return this.#refuse(id, METHOD_NOT_FOUND, `The client cannot be asked ${missing}`);
+    }
+    // Remembered first: an answer may come before `ask` has returned.
+    this.#questions.set(id, undefined);
+    const asked =
+      pending === undefined ? this.#events.asked(question) : this.#ask(pending.handler, question);
+    if (asked === undefined) {
+      this.#questions.delete(id);
+      const why = `Hangar cannot tell which client ${message.method} is for: ${this.#inFlightCalls().length === 0 ? "no call is under way" : "calls of several clients are under way"}. A provider with \`scope: session\` has each client to itself.`;
+      return this.#refuse(id, INTERNAL_ERROR, why);
+    }
+    if (this.#questions.has(id)) this.#questions.set(id, asked);
   }
 
-  #noted(message: Message): void {
-    const { method, text, params } = message;
-    if (method === "notifications/progress") this.#progressed(message);
-    else if (method === "notifications/tools/list_changed") this.#events.toolsChanged();
+  #ask(handler: CallHandler, question: Question): Asked | undefined {
+    try {
+      return handler.ask(question);
+    } catch (error) {
+      this.#tell({ type: "defect", error });
+      return undefined;
+    }
+  }
+
+  #reply(id: string, member: string): void {
+    this.#run.send(`{"jsonrpc":"2.0","id":${id},${member}}`, {});
+  }
+
+  #refuse(id: string, code: number, message: string): void {
+    this.#reply(id, `"error":{"code":${code},"message":${JSON.stringify(message)}}`);
+  }
+
+  #inFlightCalls(): Pending[] {
+    return [...this.#pending.values()].filter(
+      ({ call }) => call !== undefined && call.message.method !== LISTEN,
+    );
+  }
+
+  /** The call that something the provider sent belongs to: the one it came with, else the last one, if all are of one client. */
+  #callBehind(about: number | undefined): Pending | undefined {
+    const known = about === undefined ? undefined : this.#pending.get(about);
+    if (known?.call !== undefined) return known;
+    const calls = this.#inFlightCalls();
+    const [first] = calls;
+    const alone = calls.every(({ call }) => call?.caller.client === first?.call?.caller.client);
+    return alone ? calls.at(-1) : undefined;
+  }
+
+  #noted(message: Message, about: number | undefined): void {
+    const { method, text, params, body, meta } = message;
+    if (method === "notifications/progress") return this.#progressed(message);
+    const subscription = meta.get(META.subscriptionId);
+    if (subscription !== undefined) return this.#subscribed(message, subscription);
+    if (method === "notifications/cancelled") {
+      const id = body.get("requestId");
+      const asked = id === undefined ? undefined : this.#questions.get(textOf(text, id));
+      if (id !== undefined) this.#questions.delete(textOf(text, id));
+      asked?.withdraw(message);
+      return;
+    }
+    if (method === "notifications/tools/list_changed") this.#events.toolsChanged();
     else if (method === "notifications/message") {
       this.#events.logged(params === undefined ? "{}" : textOf(text, params));
+    }
+    const pending = CONCERNS_EVERYBODY.has(method as string) ? undefined : this.#callBehind(about);
+    if (pending?.call === undefined) this.#events.noted(message);
+    else if (this.#events.wants(pending.call.caller.client, message)) {
+      this.#safely(() => pending.handler.note(text));
     }
   }
 
@@ -341,10 +515,22 @@ export class Connection {
     this.#safely(() => handler.note(note));
   }
 
+  /** A message on a subscription, whose id is another one on the client's side. */
+  #subscribed({ text, method }: Message, span: Span): void {
+    if (method === "notifications/tools/list_changed") this.#events.toolsChanged();
+    const pending = this.#pending.get(numberAt(text, span));
+    const id = pending?.call?.message.id;
+    if (pending === undefined || id === undefined) return;
+    const note = splice(text, wholeOf(text), [{ span, text: id }]);
+    this.#safely(() => pending.handler.note(note));
+  }
+
   #lost(exit: Exit): void {
     this.#exit = exit;
     const ended = [...this.#pending.values()];
     this.#pending.clear();
+    this.#questions.clear();
+    this.#listens = 0;
     for (const { handler } of ended) this.#safely(() => handler.end(lost(exit, true)));
   }
 
@@ -355,6 +541,15 @@ export class Connection {
       this.#tell({ type: "defect", error });
     }
   }
+}
+
+/** What the client lacks to be asked `question`, in words; undefined when it can be. */
+function undeclared({ era, capabilities }: Caller, question: Message): string | undefined {
+  if (era === "modern") return `${question.method}: it is of an era without requests to clients`;
+  const missing = missingCapability(capabilities, question);
+  return missing === undefined
+    ? undefined
+    : `${question.method}: it did not declare the capability ${missing}`;
 }
 
 function offersTools(text: string, body: Members): boolean {

@@ -2,9 +2,31 @@ import type { ProviderConfig } from "../config/schema.ts";
 import type { Driver, Exit, Run } from "../drivers/driver.ts";
 import { ERRORS, HangarError, toHangarError } from "../errors.ts";
 import type { Tell } from "../observe/events.ts";
-import type { Call, CallHandler, Era, Outcome, Running, Target } from "../target.ts";
+import type {
+  Call,
+  CallHandler,
+  Era,
+  Outcome,
+  Question,
+  Reply,
+  Running,
+  Target,
+  Watch,
+  Watcher,
+} from "../target.ts";
+import { SHARED_CAPABILITIES } from "../wire/capabilities.ts";
+import {
+  membersOf,
+  type Message,
+  scanMessage,
+  splice,
+  stringAt,
+  textOf,
+  wholeOf,
+} from "../wire/envelope.ts";
+import { META } from "../wire/eras.ts";
 import { backoffMs } from "./backoff.ts";
-import { Connection, describeExit, type Handshake, type Tool } from "./connection.ts";
+import { Connection, describeExit, type Handshake, LISTEN, type Tool } from "./connection.ts";
 import { diagnose } from "./diagnosis.ts";
 import type { EraVerdicts } from "./era-verdicts.ts";
 import { holdCall } from "./held-call.ts";
@@ -16,6 +38,7 @@ import {
   next,
   type State,
 } from "./lifecycle.ts";
+import { Watchers } from "./watchers.ts";
 
 /** Wait after closing stdin, and again after TERM, when a running provider is stopped. */
 const STOP_GRACE_MS = 2_000;
@@ -35,6 +58,8 @@ export interface ProviderOptions {
   readonly eraKey: string;
   readonly eras: EraVerdicts;
   readonly tell: Tell;
+  /** The one client whose run it is: what it declared it can do, raw JSON. Without it the run is shared. */
+  readonly ownCapabilities?: string;
 }
 
 /** What there is to know about a provider, for people and tools. Times are milliseconds since 1970. */
@@ -66,6 +91,17 @@ interface Opened {
   readonly tools: readonly Tool[];
 }
 
+/** A client's `subscriptions/listen`, which outlives the runs that serve it. */
+interface Listening {
+  readonly call: Call;
+  readonly handler: CallHandler;
+  running: Running | undefined;
+  /** The client has its acknowledgement; those of later runs are not for it. */
+  acknowledged: boolean;
+}
+
+const DONE: Reply = { kind: "reply", isError: false, text: "{}" };
+
 /** One managed MCP server: started on first use, watched, stopped when idle. */
 export class Provider implements Target {
   readonly name: string;
@@ -74,6 +110,9 @@ export class Provider implements Target {
   readonly #eraKey: string;
   readonly #eras: EraVerdicts;
   readonly #tell: Tell;
+  readonly #ownCapabilities: string | undefined;
+  readonly #watchers = new Watchers();
+  readonly #listening = new Set<Listening>();
 
   #lifecycle: Lifecycle;
   #since = Date.now();
@@ -105,6 +144,7 @@ export class Provider implements Target {
     this.#eraKey = options.eraKey;
     this.#eras = options.eras;
     this.#tell = options.tell;
+    this.#ownCapabilities = options.ownCapabilities;
     const { unusable } = options.config;
     this.#lifecycle =
       unusable === undefined ? COLD : { state: "dead", run: 0, failures: 0, reason: unusable };
@@ -160,9 +200,150 @@ export class Provider implements Target {
     this.#usedAt = Date.now();
     const watched = this.#watch(handler);
     const connection = this.#opened?.connection;
-    if (connection !== undefined) return connection.dispatch(call, watched);
-    const ready = this.start("call").then(() => this.#connection());
+    if (connection !== undefined) return this.#pass(connection, call, watched);
+    const ready = this.start("call").then(() => {
+      const opened = this.#connection();
+      const dispatch: Target["dispatch"] = (held, to) => this.#pass(opened, held, to);
+      return { dispatch };
+    });
     return holdCall(ready, call, watched, this.#tell);
+  }
+
+  watch(watcher: Watcher): Watch {
+    this.#watchers.add(watcher);
+    return {
+      note: (message) => {
+        // Which roots changed is one client's affair; a shared run cannot be told.
+        if (this.#isShared && message.method === "notifications/roots/list_changed") return;
+        this.#opened?.connection.note(message);
+      },
+      close: () => {
+        for (const uri of this.#watchers.remove(watcher)) {
+          this.#wish("resources/unsubscribe", { uri });
+        }
+      },
+    };
+  }
+
+  get #isShared(): boolean {
+    return this.#ownCapabilities === undefined;
+  }
+
+  #pass(connection: Connection, call: Call, handler: CallHandler): Running {
+    switch (call.message.method) {
+      case "resources/subscribe":
+      case "resources/unsubscribe":
+      case "logging/setLevel":
+        return this.#passWish(connection, call, handler);
+      case LISTEN:
+        return this.#listen(connection, call, handler);
+      default:
+        return connection.dispatch(call, handler);
+    }
+  }
+
+  /** A request whose effect outlives it: all clients of the run share it, and the next run must be told again. */
+  #passWish(connection: Connection, call: Call, handler: CallHandler): Running {
+    const { message, caller } = call;
+    const { text, body, method } = message;
+    const { client } = caller;
+    const uri = stringAt(text, body.get("uri"));
+    const level = stringAt(text, body.get("level"));
+    const then = (effect: () => void): CallHandler => ({
+      note: (note) => handler.note(note),
+      ask: (question) => handler.ask(question),
+      end: (outcome) => {
+        if (outcome.kind === "reply" && !outcome.isError) effect();
+        handler.end(outcome);
+      },
+    });
+    if (method === "logging/setLevel" && level !== undefined) {
+      const span = body.get("level") as { start: number; end: number };
+      const common = JSON.stringify(this.#watchers.levelWith(client, level));
+      const spliced = splice(text, wholeOf(text), [{ span, text: common }]);
+      const shared = common === textOf(text, span) ? message : scanMessage(spliced);
+      const effect = (): void => this.#watchers.setLevel(client, level);
+      return connection.dispatch({ ...call, message: shared }, then(effect));
+    }
+    if (method === "resources/subscribe" && uri !== undefined) {
+      return connection.dispatch(
+        call,
+        then(() => this.#watchers.subscribe(client, uri)),
+      );
+    }
+    if (uri !== undefined && this.#watchers.unsubscribe(client, uri)) {
+      return holdCall(Promise.resolve(DONE), call, handler, this.#tell);
+    }
+    return connection.dispatch(call, handler);
+  }
+
+  /** A request of ours about what clients wish; its failure is the provider's affair. */
+  #wish(method: string, params: object): void {
+    const asked = this.#opened?.connection.ownRequest(
+      method,
+      JSON.stringify(params),
+      this.config.timeout_s * 1000,
+    );
+    asked?.catch(() => {});
+  }
+
+  #listen(connection: Connection, call: Call, handler: CallHandler): Running {
+    const listening: Listening = { call, handler, running: undefined, acknowledged: false };
+    this.#listening.add(listening);
+    this.#relisten(connection, listening);
+    return {
+      cancel: (reason) => {
+        if (listening.running !== undefined) listening.running.cancel(reason);
+        else if (this.#listening.delete(listening)) handler.end(reason);
+      },
+    };
+  }
+
+  #relisten(connection: Connection, listening: Listening): void {
+    const { call, handler } = listening;
+    listening.running = connection.dispatch(call, {
+      note: (text) => {
+        const isAcknowledgement = text.includes('"notifications/subscriptions/acknowledged"');
+        if (isAcknowledgement && listening.acknowledged) return;
+        listening.acknowledged ||= isAcknowledgement;
+        handler.note(text);
+      },
+      ask: (question) => handler.ask(question),
+      end: (outcome) => {
+        listening.running = undefined;
+        const runEnded =
+          outcome.kind === "failure" &&
+          (outcome.code === "provider_exited" || outcome.code === "provider_stopped");
+        if (runEnded && !this.#closed && this.#lifecycle.state !== "dead") return;
+        this.#listening.delete(listening);
+        handler.end(outcome);
+      },
+    });
+  }
+
+  /** Tells a new run what the clients had told the one before, and the clients what has changed since. */
+  #resume(connection: Connection, changed: boolean): void {
+    const { uris, level } = this.#watchers.wishes;
+    if (level !== undefined) this.#wish("logging/setLevel", { level });
+    for (const uri of uris) this.#wish("resources/subscribe", { uri });
+    for (const listening of this.#listening) this.#relisten(connection, listening);
+    if (!changed) return;
+    const method = "notifications/tools/list_changed";
+    this.#watchers.note(scanMessage(`{"jsonrpc":"2.0","method":"${method}"}`));
+    for (const { call, handler } of this.#listening) {
+      const { text, id, body } = call.message;
+      const wanted = membersOf(text, body.get("notifications"))?.get("toolsListChanged");
+      if (wanted === undefined || textOf(text, wanted) !== "true") continue;
+      const meta = `{"${META.subscriptionId}":${id}}`;
+      handler.note(`{"jsonrpc":"2.0","method":"${method}","params":{"_meta":${meta}}}`);
+    }
+  }
+
+  #endListening(reason: HangarError): void {
+    for (const listening of [...this.#listening]) {
+      if (listening.running !== undefined || !this.#listening.delete(listening)) continue;
+      listening.handler.end(reason);
+    }
   }
 
   /**
@@ -205,6 +386,7 @@ export class Provider implements Target {
   async close(): Promise<void> {
     this.#closed = true;
     await this.stop("Hangar shuts down");
+    this.#endListening(shuttingDown());
   }
 
   /** The tools as of now: started if need be, read again after the provider said that they changed. */
@@ -273,6 +455,7 @@ export class Provider implements Target {
         await opened.run.stop(FAILED_START_GRACE_MS);
         throw signal.reason;
       }
+      const changed = run > 1 && textsOf(this.#tools) !== textsOf(opened.tools);
       this.#opened = opened;
       this.#tools = opened.tools;
       this.#toolsStale = false;
@@ -289,6 +472,7 @@ export class Provider implements Target {
         tools: opened.tools.length,
         durationMs: Math.round(performance.now() - began),
       });
+      this.#resume(opened.connection, changed);
       void opened.run.exited.then((exit) => this.#exited(opened, run, exit));
     } catch (error) {
       const failure = timeout.aborted && !signal.aborted ? this.#tooSlow() : toHangarError(error);
@@ -320,7 +504,7 @@ export class Provider implements Target {
     this.#noiseLines = 0;
     const run = await this.#driver.start(
       {
-        line: (text) => connection?.receive(text),
+        line: (text, about) => connection?.receive(text, about),
         refused: (reason, head) => this.#noise(REFUSED[reason], head),
       },
       signal,
@@ -336,8 +520,12 @@ export class Provider implements Target {
         },
         logged: (params: string) =>
           this.#tell({ type: "provider_log", provider: this.name, params }),
+        wants: (client: string, message: Message) => this.#watchers.wants(client, message),
+        noted: (message: Message) => this.#watchers.note(message),
+        asked: (question: Question) => (this.#isShared ? undefined : this.#watchers.ask(question)),
       };
-      connection = new Connection(run, events, this.#tell);
+      const capabilities = this.#ownCapabilities ?? SHARED_CAPABILITIES;
+      connection = new Connection(run, events, capabilities, this.#tell);
       const handshake = await connection.open(known);
       const tools = handshake.hasTools ? await connection.listTools() : [];
       return { run, connection, handshake, tools };
@@ -433,6 +621,7 @@ export class Provider implements Target {
   #watch(handler: CallHandler): CallHandler {
     return {
       note: (text) => handler.note(text),
+      ask: (question) => handler.ask(question),
       end: (outcome) => {
         this.#count(outcome);
         handler.end(outcome);
@@ -485,12 +674,20 @@ export class Provider implements Target {
       state: now.state,
       ...("reason" in now ? { reason: now.reason } : {}),
     });
+    if (now.state === "dead") {
+      const why = `provider ${this.name} is dead: ${now.reason}`;
+      this.#endListening(new HangarError("provider_dead", why));
+    }
   }
 }
 
 /** The part of a start's time that the handshake may take; the rest is for ending what did not come up. */
 function handshakeMs(startupMs: number): number {
   return Math.max(startupMs - FAILED_START_MS, startupMs / 2);
+}
+
+function textsOf(tools: readonly Tool[]): string {
+  return tools.map(({ text }) => text).join();
 }
 
 const REFUSED = {

@@ -1,33 +1,71 @@
 import { HangarError } from "../errors.ts";
-import type { Target } from "../target.ts";
+import type { Asked, Question, Target } from "../target.ts";
+import { intercept } from "./intercept.ts";
+
+/** Stays open for as long as the client likes. */
+const ENDLESS = "subscriptions/listen";
 
 /**
- * Cancels a call that has not ended within its deadline: the caller's own, or `defaultMs`.
- * The failure says whose deadline it was, as a caller's own shorter one is no news about the provider.
+ * Cancels a call that has not ended within its deadline: the caller's own, or `defaultMs`. The clock stands still
+ * while a question to the client is open, for people take their time. The failure says whose deadline it was, as a
+ * caller's own shorter one is no news about the provider.
  */
 export function deadline(target: Target, defaultMs: number): Target {
-  return {
-    name: target.name,
-    get available() {
-      return target.available;
-    },
-    dispatch(call, handler) {
-      const ms = call.timeoutMs ?? defaultMs;
-      const timer = setTimeout(() => {
-        running.cancel(
-          new HangarError("timeout", `timeout: ${call.message.method} after ${ms / 1000}s`, {
-            details: { timeout_s: ms / 1000, deadline: ms < defaultMs ? "caller" : "provider" },
-          }),
-        );
-      }, ms);
-      const running = target.dispatch(call, {
-        note: (text) => handler.note(text),
-        end: (outcome) => {
-          clearTimeout(timer);
-          handler.end(outcome);
+  return intercept(target, (call, handler) => {
+    if (call.message.method === ENDLESS) return target.dispatch(call, handler);
+    const ms = call.timeoutMs ?? defaultMs;
+    let left = ms;
+    let since = performance.now();
+    let open = 0;
+    let timer = setTimeout(expire, ms);
+
+    function expire(): void {
+      running.cancel(
+        new HangarError("timeout", `timeout: ${call.message.method} after ${ms / 1000}s`, {
+          details: { timeout_s: ms / 1000, deadline: ms < defaultMs ? "caller" : "provider" },
+        }),
+      );
+    }
+
+    function ask(question: Question): Asked {
+      let asked = true;
+      if (open++ === 0) {
+        clearTimeout(timer);
+        left -= performance.now() - since;
+      }
+      const settle = (): void => {
+        if (!asked) return;
+        asked = false;
+        if (--open > 0 || ended) return;
+        since = performance.now();
+        timer = setTimeout(expire, Math.max(left, 0));
+      };
+      const { withdraw } = handler.ask({
+        message: question.message,
+        note: (message) => question.note(message),
+        answer: (reply) => {
+          settle();
+          question.answer(reply);
         },
       });
-      return running;
-    },
-  };
+      return {
+        withdraw(message) {
+          settle();
+          withdraw(message);
+        },
+      };
+    }
+
+    let ended = false;
+    const running = target.dispatch(call, {
+      note: (text) => handler.note(text),
+      ask,
+      end: (outcome) => {
+        ended = true;
+        clearTimeout(timer);
+        handler.end(outcome);
+      },
+    });
+    return running;
+  });
 }

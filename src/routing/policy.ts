@@ -3,8 +3,9 @@ import { matchesGlob } from "../lib/glob.ts";
 import type { Tell } from "../observe/events.ts";
 import type { Provider } from "../providers/provider.ts";
 import { holdCall } from "../providers/held-call.ts";
-import type { Call, Target } from "../target.ts";
-import { stringAt } from "../wire/envelope.ts";
+import type { Call, Outcome, Target } from "../target.ts";
+import { itemsOf, membersOf, splice, stringAt, textOf, wholeOf } from "../wire/envelope.ts";
+import { atEnd, intercept } from "./intercept.ts";
 
 /** Globs over tool names. */
 interface ToolFilter {
@@ -28,19 +29,39 @@ export function offeredTools<T extends { readonly name: string }>(
   return tools.filter(({ name }) => isOffered(filter, name));
 }
 
-/** Refuses calls of tools that the configuration hides, in the words used for tools that do not exist. */
+/** Refuses calls of tools that the configuration hides, in the words used for tools that do not exist, and lists none of them. */
 export function offeredOnly(target: Target, filter: ToolFilter, tell: Tell): Target {
-  return {
-    name: target.name,
-    get available() {
-      return target.available;
-    },
-    dispatch(call, handler) {
-      const tool = toolOf(call);
-      if (tool === undefined || isOffered(filter, tool)) return target.dispatch(call, handler);
-      return holdCall(Promise.reject(notFound(target.name, tool)), call, handler, tell);
-    },
-  };
+  if (hidesNothing(filter)) return target;
+  return intercept(target, (call, handler) => {
+    if (call.message.method === "tools/list") {
+      return target.dispatch(
+        call,
+        atEnd(handler, (outcome) => handler.end(withoutHidden(outcome, filter))),
+      );
+    }
+    const tool = toolOf(call);
+    if (tool === undefined || isOffered(filter, tool)) return target.dispatch(call, handler);
+    return holdCall(Promise.reject(notFound(target.name, tool)), call, handler, tell);
+  });
+}
+
+function hidesNothing({ allow, deny }: ToolFilter): boolean {
+  return allow.includes("*") && deny.length === 0;
+}
+
+/** A list of tools without those that are hidden; the others keep their bytes. */
+function withoutHidden(outcome: Outcome, filter: ToolFilter): Outcome {
+  if (outcome.kind === "failure" || outcome.isError) return outcome;
+  const { text } = outcome;
+  const span = membersOf(text, wholeOf(text))?.get("tools");
+  const items = itemsOf(text, span);
+  if (span === undefined || items === undefined) return outcome;
+  const shown = items.filter((item) => {
+    const name = stringAt(text, membersOf(text, item)?.get("name"));
+    return name !== undefined && isOffered(filter, name);
+  });
+  const list = `[${shown.map((item) => textOf(text, item)).join(",")}]`;
+  return { ...outcome, text: splice(text, wholeOf(text), [{ span, text: list }]) };
 }
 
 /**
@@ -58,19 +79,13 @@ export function listedOnly(provider: Provider, tell: Tell): Target {
     throw notFound(provider.name, tool);
   }
 
-  return {
-    name: provider.name,
-    get available() {
-      return provider.available;
-    },
-    dispatch(call, handler) {
-      const tool = toolOf(call);
-      if (tool === undefined || (provider.running && lists(tool))) {
-        return provider.dispatch(call, handler);
-      }
-      return holdCall(known(tool), call, handler, tell);
-    },
-  };
+  return intercept(provider, (call, handler) => {
+    const tool = toolOf(call);
+    if (tool === undefined || (provider.running && lists(tool))) {
+      return provider.dispatch(call, handler);
+    }
+    return holdCall(known(tool), call, handler, tell);
+  });
 }
 
 function toolOf({ message }: Call): string | undefined {

@@ -22,6 +22,7 @@ export const META = {
   clientCapabilities: "io.modelcontextprotocol/clientCapabilities",
   logLevel: "io.modelcontextprotocol/logLevel",
   serverInfo: "io.modelcontextprotocol/serverInfo",
+  subscriptionId: "io.modelcontextprotocol/subscriptionId",
 } as const;
 
 const ENVELOPE_KEYS: readonly string[] = [
@@ -38,11 +39,27 @@ export function modernVersionOf(message: Message): string | undefined {
   return named === undefined ? undefined : (stringAt(message.text, named) ?? "");
 }
 
-/** The members of a message's `_meta` that are not the modern envelope, as `"key":value` texts. */
-export function plainMeta(message: Message): string[] {
-  return [...message.meta]
+/**
+ * The `params` text of a message with the modern envelope taken out of its `_meta`, and `token` put in the place of
+ * its progress token, if it has one. For requests that go to a provider of the legacy era.
+ */
+export function withoutEnvelope(message: Message, token: string): string {
+  const { text, params, body } = message;
+  const meta = body.get("_meta");
+  if (params === undefined || meta === undefined) return "{}";
+  const members = [...message.meta]
     .filter(([key]) => !ENVELOPE_KEYS.includes(key))
-    .map(([key, span]) => `${JSON.stringify(key)}:${message.text.slice(span.start, span.end)}`);
+    .map(([key, span]) => {
+      const value = key === "progressToken" ? token : text.slice(span.start, span.end);
+      return `${JSON.stringify(key)}:${value}`;
+    });
+  return splice(text, params, [{ span: meta, text: `{${members.join(",")}}` }]);
+}
+
+/** The newest legacy revision that both sides speak, given what each would like to speak. */
+export function commonLegacyVersion(client: string, provider: string): string {
+  const wanted = LEGACY_VERSIONS.indexOf(client);
+  return wanted === -1 || wanted > LEGACY_VERSIONS.indexOf(provider) ? provider : client;
 }
 
 /**

@@ -18,25 +18,30 @@ afterEach(() => {
 
 type Session = ReturnType<Sessions["open"]>;
 
+let lastTaken: CallHandler | undefined;
+
+/** Takes every call and ends none by itself. */
+const patient: Target = {
+  name: "patient",
+  available: true,
+  dispatch(_, handler) {
+    lastTaken = handler;
+    return { cancel: (reason) => handler.end(reason) };
+  },
+  watch: () => ({ note: () => {}, close: () => {} }),
+};
+
 /** A call that is under way in `session` until `finish` is called. */
 function callIn(session: Session, id = "1"): { finish: () => void; ends: Outcome[] } {
   const ends: Outcome[] = [];
-  let taken: CallHandler | undefined;
-  const patient: Target = {
-    name: "patient",
-    available: true,
-    dispatch(_, handler) {
-      taken = handler;
-      return { cancel: (reason) => handler.end(reason) };
-    },
-  };
   const message = scanMessage(`{"jsonrpc":"2.0","id":${id},"method":"tools/call","params":{}}`);
-  const caller = { principal: session.principal, era: "legacy" } as const;
-  session.calls.dispatch(
-    patient,
-    { message, caller },
-    { note: () => {}, end: (outcome) => ends.push(outcome) },
+  const { client } = session;
+  client.dispatch(
+    { message, caller: client.caller },
+    { note: () => {}, ask: () => ({ withdraw: () => {} }), end: (outcome) => ends.push(outcome) },
+    () => true,
   );
+  const taken = lastTaken;
   return { finish: () => taken?.end({ kind: "reply", isError: false, text: "{}" }), ends };
 }
 
@@ -52,73 +57,75 @@ function refusal(use: () => unknown): string | undefined {
 describe("a session", () => {
   it("is found by its id until it is ended", () => {
     const sessions = new Sessions();
-    const one = sessions.open("local");
-    const other = sessions.open("local");
+    const one = sessions.open(patient, "local");
+    const other = sessions.open(patient, "local");
     expect(one.id).not.toBe(other.id);
-    expect(sessions.use(one.id, "local")).toBe(one);
+    expect(sessions.use(one.id, patient, "local")).toBe(one);
     sessions.end(one);
-    expect(refusal(() => sessions.use(one.id, "local"))).toBe("session_not_found");
-    expect(sessions.use(other.id, "local")).toBe(other);
+    expect(refusal(() => sessions.use(one.id, patient, "local"))).toBe("session_not_found");
+    expect(sessions.use(other.id, patient, "local")).toBe(other);
   });
 
   it("has an id that cannot be guessed and fits into a header", () => {
-    expect(new Sessions().open("local").id).toMatch(/^[\x21-\x7e]{32,}$/);
+    expect(new Sessions().open(patient, "local").id).toMatch(/^[\x21-\x7e]{32,}$/);
   });
 
   it("is required where the id is missing", () => {
-    expect(refusal(() => new Sessions().use(undefined, "local"))).toBe("session_required");
-    expect(refusal(() => new Sessions().use("made up", "local"))).toBe("session_not_found");
+    expect(refusal(() => new Sessions().use(undefined, patient, "local"))).toBe("session_required");
+    expect(refusal(() => new Sessions().use("made up", patient, "local"))).toBe(
+      "session_not_found",
+    );
   });
 
   it("is not found by another principal, and stays with its own", () => {
     const sessions = new Sessions();
-    const { id } = sessions.open("token");
-    expect(refusal(() => sessions.use(id, "local"))).toBe("session_not_found");
-    expect(sessions.use(id, "token").id).toBe(id);
+    const { id } = sessions.open(patient, "token");
+    expect(refusal(() => sessions.use(id, patient, "local"))).toBe("session_not_found");
+    expect(sessions.use(id, patient, "token").id).toBe(id);
   });
 
   it("is not kept alive by another principal's knocking", () => {
     const sessions = new Sessions();
-    const { id } = sessions.open("token");
+    const { id } = sessions.open(patient, "token");
     vi.advanceTimersByTime(TTL_MS - 1);
-    expect(refusal(() => sessions.use(id, "local"))).toBe("session_not_found");
+    expect(refusal(() => sessions.use(id, patient, "local"))).toBe("session_not_found");
     vi.advanceTimersByTime(2);
-    expect(refusal(() => sessions.use(id, "token"))).toBe("session_not_found");
+    expect(refusal(() => sessions.use(id, patient, "token"))).toBe("session_not_found");
   });
 
   it("lives half an hour after its last use", () => {
     const sessions = new Sessions();
-    const { id } = sessions.open("local");
+    const { id } = sessions.open(patient, "local");
     for (let used = 0; used < 3; used++) {
       vi.advanceTimersByTime(TTL_MS);
-      expect(sessions.use(id, "local").id).toBe(id);
+      expect(sessions.use(id, patient, "local").id).toBe(id);
     }
     vi.advanceTimersByTime(TTL_MS + 1);
-    expect(refusal(() => sessions.use(id, "local"))).toBe("session_not_found");
+    expect(refusal(() => sessions.use(id, patient, "local"))).toBe("session_not_found");
   });
 
   it("does not expire while a call is under way in it", () => {
     const sessions = new Sessions();
-    const session = sessions.open("local");
+    const session = sessions.open(patient, "local");
     callIn(session);
     vi.advanceTimersByTime(2 * TTL_MS);
-    sessions.open("local");
-    expect(sessions.use(session.id, "local")).toBe(session);
+    sessions.open(patient, "local");
+    expect(sessions.use(session.id, patient, "local")).toBe(session);
   });
 
   it("lives half an hour after a call that took longer than that", () => {
     const sessions = new Sessions();
-    const session = sessions.open("local");
+    const session = sessions.open(patient, "local");
     const { finish } = callIn(session);
     vi.advanceTimersByTime(TTL_MS + MINUTE_MS);
     finish();
     vi.advanceTimersByTime(MINUTE_MS);
-    expect(refusal(() => sessions.use(session.id, "local"))).toBeUndefined();
+    expect(refusal(() => sessions.use(session.id, patient, "local"))).toBeUndefined();
   });
 
   it("ends its calls when it is ended, each once", () => {
     const sessions = new Sessions();
-    const session = sessions.open("local");
+    const session = sessions.open(patient, "local");
     const calls = [callIn(session, "1"), callIn(session, '"1"')];
     sessions.end(session);
     sessions.end(session);
@@ -126,11 +133,11 @@ describe("a session", () => {
       [expect.objectContaining({ code: "cancelled" })],
       [expect.objectContaining({ code: "cancelled" })],
     ]);
-    expect(session.calls.size).toBe(0);
+    expect(session.client.size).toBe(0);
   });
 
   it("takes no second call of an id that is under way, and the id again afterwards", () => {
-    const session = new Sessions().open("local");
+    const session = new Sessions().open(patient, "local");
     const { finish } = callIn(session);
     expect(refusal(() => callIn(session))).toBe("invalid_message");
     finish();
@@ -141,46 +148,47 @@ describe("a session", () => {
 describe("ten thousand sessions", () => {
   function filled(): { sessions: Sessions; opened: Session[] } {
     const sessions = new Sessions();
-    const opened = Array.from({ length: MAX_SESSIONS }, () => sessions.open("local"));
+    const opened = Array.from({ length: MAX_SESSIONS }, () => sessions.open(patient, "local"));
     return { sessions, opened };
   }
 
   it("are the most there are: the one that was silent longest makes room", () => {
     const { sessions, opened } = filled();
     const [first, second, third] = opened as [Session, Session, Session];
-    sessions.use(first.id, "local");
-    const added = sessions.open("local");
-    expect(refusal(() => sessions.use(second.id, "local"))).toBe("session_not_found");
-    for (const { id } of [first, third, added]) expect(sessions.use(id, "local").id).toBe(id);
+    sessions.use(first.id, patient, "local");
+    const added = sessions.open(patient, "local");
+    expect(refusal(() => sessions.use(second.id, patient, "local"))).toBe("session_not_found");
+    for (const { id } of [first, third, added])
+      expect(sessions.use(id, patient, "local").id).toBe(id);
   });
 
   it("lose none in which a call is under way", () => {
     const { sessions, opened } = filled();
     const [busy, idle] = opened as [Session, Session];
     const { finish, ends } = callIn(busy);
-    for (let n = 0; n < 5; n++) sessions.open("local");
-    expect(sessions.use(busy.id, "local")).toBe(busy);
+    for (let n = 0; n < 5; n++) sessions.open(patient, "local");
+    expect(sessions.use(busy.id, patient, "local")).toBe(busy);
     expect(ends).toEqual([]);
     finish();
-    expect(refusal(() => sessions.use(idle.id, "local"))).toBe("session_not_found");
+    expect(refusal(() => sessions.use(idle.id, patient, "local"))).toBe("session_not_found");
   });
 
   it("let nobody in when all of them have calls under way", () => {
     const { sessions, opened } = filled();
     const calls = opened.map((session) => callIn(session));
-    expect(refusal(() => sessions.open("local"))).toBe("overloaded");
+    expect(refusal(() => sessions.open(patient, "local"))).toBe("overloaded");
     calls[4711]?.finish();
-    const added = sessions.open("local");
-    expect(sessions.use(added.id, "local")).toBe(added);
+    const added = sessions.open(patient, "local");
+    expect(sessions.use(added.id, patient, "local")).toBe(added);
     const freed = opened[4711] as Session;
-    expect(refusal(() => sessions.use(freed.id, "local"))).toBe("session_not_found");
+    expect(refusal(() => sessions.use(freed.id, patient, "local"))).toBe("session_not_found");
   });
 
   it("all make room when they have expired", () => {
     const { sessions, opened } = filled();
     vi.advanceTimersByTime(TTL_MS + 1);
-    const added = sessions.open("local");
-    expect(sessions.use(added.id, "local")).toBe(added);
-    expect(refusal(() => sessions.use(opened[0]?.id, "local"))).toBe("session_not_found");
+    const added = sessions.open(patient, "local");
+    expect(sessions.use(added.id, patient, "local")).toBe(added);
+    expect(refusal(() => sessions.use(opened[0]?.id, patient, "local"))).toBe("session_not_found");
   });
 });

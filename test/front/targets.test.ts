@@ -1,4 +1,4 @@
-import { endpoint } from "../../src/front/endpoint.ts";
+import { ownFace } from "../../src/front/endpoint.ts";
 import { registryTools } from "../../src/front/registry-tools.ts";
 import type { Tell } from "../../src/observe/events.ts";
 import { deadline } from "../../src/routing/deadline.ts";
@@ -18,10 +18,10 @@ const asRegistry = { call: invokeCall, showsAvailable: false };
 
 testTarget("the registry tools", { ...asRegistry, target: (made) => registryOf(made).target });
 
-testTarget("an endpoint", {
+testTarget("Hangar's own face", {
   ...asRegistry,
   target: (made) => {
     const { target, tell } = registryOf(made);
-    return endpoint(target, tell);
+    return ownFace(target, tell);
   },
 });

@@ -2,7 +2,13 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { HangarError } from "../../src/errors.ts";
 import { type Message, scanMessage, textOf } from "../../src/wire/envelope.ts";
-import { META, modernVersionOf, plainMeta, withMeta } from "../../src/wire/eras.ts";
+import {
+  commonLegacyVersion,
+  META,
+  modernVersionOf,
+  withMeta,
+  withoutEnvelope,
+} from "../../src/wire/eras.ts";
 
 const ENVELOPE = `"${META.protocolVersion}":"2026-07-28","${META.clientCapabilities}":{}`;
 const ENVELOPE_VALUE = { [META.protocolVersion]: "2026-07-28", [META.clientCapabilities]: {} };
@@ -130,33 +136,36 @@ describe("withMeta", () => {
   });
 });
 
-describe("plainMeta", () => {
-  it("gives every member of _meta that is not the envelope, byte for byte", () => {
+describe("withoutEnvelope", () => {
+  it("takes the envelope out of _meta, replaces the progress token, and keeps every other byte", () => {
     fc.assert(
-      fc.property(request, fc.subarray(Object.values(META)), ({ text, meta }, envelope) => {
+      fc.property(request, ({ text, meta }) => {
         const message = scanMessage(text);
         fc.pre(meta !== undefined);
-        const added = envelope.map((name) => `"${name}":"x"`).join(",");
-        const modern = scanMessage(
-          `{"jsonrpc":"2.0","id":1,"method":"m","params":${added === "" ? textOf(text, message.params as { start: number; end: number }) : withMeta(message, added, [])}}`,
+        const head = '{"jsonrpc":"2.0","id":1,"method":"m","params":';
+        const modern = scanMessage(`${head}${withMeta(message, ENVELOPE, [])}}`);
+        const plain = scanMessage(`${head}${withoutEnvelope(modern, "17")}}`);
+        const kept = bytesOf(message, message.meta).map(([name, value]) =>
+          name === "progressToken" ? [name, "17"] : [name, value],
         );
-        const plain = plainMeta(modern);
-        const kept = scanMessage(
-          `{"jsonrpc":"2.0","method":"m","params":{"_meta":{${plain.join(",")}}}}`,
-        );
-        const server = envelope.includes(META.serverInfo)
-          ? ([[META.serverInfo, '"x"']] as const)
-          : [];
-        expect(bytesOf(kept, kept.meta)).toEqual([...server, ...bytesOf(message, message.meta)]);
+        expect(bytesOf(plain, plain.meta)).toEqual(kept);
+        const others = (one: Message) =>
+          bytesOf(one, one.body).filter(([name]) => name !== "_meta");
+        expect(others(plain)).toEqual(others(message));
       }),
       { numRuns: 500 },
     );
   });
+});
 
-  it("gives nothing for a message without _meta", () => {
-    expect(plainMeta(scanMessage('{"jsonrpc":"2.0","id":1,"method":"m"}'))).toEqual([]);
-    const none = '{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":null}}';
-    expect(plainMeta(scanMessage(none))).toEqual([]);
+describe("commonLegacyVersion", () => {
+  it.each([
+    ["2025-06-18", "2025-11-25", "2025-06-18"],
+    ["2025-11-25", "2024-11-05", "2024-11-05"],
+    ["2025-11-25", "2025-11-25", "2025-11-25"],
+    ["1999-01-01", "2025-03-26", "2025-03-26"],
+  ])("of a client's %s and a provider's %s is %s", (client, provider, common) => {
+    expect(commonLegacyVersion(client, provider)).toBe(common);
   });
 });
 

@@ -1,0 +1,89 @@
+import { randomUUID } from "node:crypto";
+import { HangarError, toHangarError } from "../errors.ts";
+import type { CallHandler, Outcome, Target } from "../target.ts";
+import { type Message, scanMessage } from "../wire/envelope.ts";
+import { Client } from "./client.ts";
+import { eraOf, requireEnvelope } from "./endpoint.ts";
+import { errorText, responseText } from "./response.ts";
+
+/** One client at the other end of a channel that carries everything both ways: a pair of pipes, or an SSE stream and its POSTs. */
+export interface Duplex {
+  /** Takes one message of the client. */
+  receive(text: string): void;
+  /** Settles when no call is under way any more, at the latest after `graceMs`. */
+  idle(graceMs: number): Promise<void>;
+  /** Ends what is under way with `reason`. */
+  cancelAll(reason: HangarError): void;
+  /** The client has gone. */
+  close(reason: HangarError): void;
+}
+
+/** `write` takes whole messages; false when the client can no longer be reached. */
+export function serveDuplex(
+  face: Target,
+  principal: string,
+  write: (text: string) => boolean,
+): Duplex {
+  const base = { principal, client: randomUUID() };
+  const client = new Client(face, { ...base, era: "legacy", capabilities: "{}" });
+  const modern = { ...base, era: "modern", capabilities: "{}" } as const;
+  let resting: (() => void) | undefined;
+
+  function finish(id: string, outcome: Outcome): void {
+    // A client that cancelled a request no longer waits for its response.
+    const unwanted = outcome.kind === "failure" && outcome.code === "cancelled";
+    if (!unwanted) write(responseText(id, outcome));
+    if (client.size === 0) resting?.();
+  }
+
+  function request(message: Message): void {
+    const id = message.id as string;
+    const era = eraOf(message);
+    const handler: CallHandler = {
+      note: write,
+      ask: (question) => client.ask(question, write),
+      end: (outcome) => finish(id, outcome),
+    };
+    try {
+      if (era === "modern") requireEnvelope(message);
+      const caller = era === "modern" ? modern : client.caller;
+      client.dispatch({ message, caller }, handler, write);
+    } catch (error) {
+      write(responseText(id, toHangarError(error)));
+    }
+  }
+
+  return {
+    receive(text) {
+      let message: Message;
+      try {
+        message = scanMessage(text);
+      } catch (error) {
+        write(errorText(toHangarError(error)));
+        return;
+      }
+      if (message.kind === "request") request(message);
+      else if (message.kind === "response") client.answered(message);
+      else client.noted(message);
+    },
+    async idle(graceMs) {
+      if (client.size === 0) return;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      resting = resolve;
+      const late = setTimeout(resolve, graceMs);
+      await promise;
+      clearTimeout(late);
+    },
+    cancelAll: (reason) => client.cancelAll(reason),
+    close: (reason) => client.close(reason),
+  };
+}
+
+/** What a client is told of a line that is no message. */
+export function refusedLine(reason: "too_long" | "not_utf8", maxBytes: number): string {
+  return errorText(
+    reason === "too_long"
+      ? new HangarError("message_too_large", `The message is larger than ${maxBytes} bytes`)
+      : new HangarError("parse_error", "The message is not valid UTF-8"),
+  );
+}

@@ -1,0 +1,153 @@
+import type { ServerResponse } from "node:http";
+import { sseComment, sseEvent, ssePriming } from "../wire/sse.ts";
+
+/** What is kept of a session's events, so that a client that lost a stream can take it up again. */
+const MAX_KEPT_EVENTS = 256;
+const MAX_KEPT_CHARS = 1024 * 1024;
+/** Bytes that a client has not read yet: from the first on it gets no more progress, at the second its stream is cut. */
+const SLOW_BYTES = 1024 * 1024;
+const STUCK_BYTES = 64 * 1024 * 1024;
+/** How long a client should wait before it takes up a lost stream, in milliseconds. */
+const RETRY_MS = 1_000;
+
+const HEAD = {
+  "Content-Type": "text/event-stream",
+  "Cache-Control": "no-cache, no-transform",
+  "X-Accel-Buffering": "no",
+};
+
+interface Kept {
+  readonly stream: EventStream;
+  readonly seq: number;
+  readonly text: string;
+}
+
+/** The event streams of one session, and the memory they share. */
+export class EventStreams {
+  readonly #kept: Kept[] = [];
+  readonly #streams = new Map<number, EventStream>();
+  #keptChars = 0;
+  #nextNo = 0;
+
+  open(): EventStream {
+    const stream = new EventStream(this.#nextNo++, {
+      keep: (seq, text) => this.#keep(stream, seq, text),
+      after: (seq) => this.#kept.filter((one) => one.stream === stream && one.seq > seq),
+    });
+    this.#streams.set(stream.no, stream);
+    return stream;
+  }
+
+  /** The stream that the event `id` was of, and where in it; undefined when it is not remembered. */
+  find(id: string): { readonly stream: EventStream; readonly seq: number } | undefined {
+    const [, no, seq] = /^(\d+)-(\d+)$/.exec(id) ?? [];
+    const stream = this.#streams.get(Number(no));
+    return stream === undefined ? undefined : { stream, seq: Number(seq) };
+  }
+
+  close(): void {
+    for (const stream of this.#streams.values()) stream.cut();
+    this.#streams.clear();
+    this.#kept.length = 0;
+  }
+
+  #keep(stream: EventStream, seq: number, text: string): void {
+    this.#kept.push({ stream, seq, text });
+    this.#keptChars += text.length;
+    while (this.#kept.length > MAX_KEPT_EVENTS || this.#keptChars > MAX_KEPT_CHARS) {
+      const oldest = this.#kept.shift();
+      if (oldest === undefined) return;
+      this.#keptChars -= oldest.text.length;
+      const { stream: owner } = oldest;
+      // A finished stream of which nothing is left cannot be taken up any more.
+      if (owner.finished && this.#kept.every((one) => one.stream !== owner)) {
+        this.#streams.delete(owner.no);
+      }
+    }
+  }
+}
+
+interface Memory {
+  keep(seq: number, text: string): void;
+  after(seq: number): readonly Kept[];
+}
+
+/** One event stream to a client: over one HTTP response after the other, if the client takes it up again. */
+export class EventStream {
+  readonly no: number;
+  readonly #memory: Memory | undefined;
+  #seq = 0;
+  /** The last event that was written to a response. */
+  #written = 0;
+  #response: ServerResponse | undefined;
+  #finished = false;
+
+  /** Without a memory, events have no ids: the modern era takes up nothing. */
+  constructor(no: number, memory?: Memory) {
+    this.no = no;
+    this.#memory = memory;
+  }
+
+  get finished(): boolean {
+    return this.#finished;
+  }
+
+  /** Whether somebody listens. */
+  get attached(): boolean {
+    return this.#response !== undefined;
+  }
+
+  /**
+   * Goes on over `response`, with what came after event `seq`, or after what was written last. A response that was
+   * attached before is ended. `primed` begins with an event that has nothing but an id, so that the client can
+   * take up the stream before anything has happened.
+   */
+  attach(response: ServerResponse, options: { readonly seq?: number; readonly primed?: boolean }) {
+    this.#response?.end();
+    this.#response = response;
+    response.once("close", () => {
+      if (this.#response === response) this.#response = undefined;
+    });
+    if (!response.headersSent) response.writeHead(200, HEAD);
+    response.flushHeaders();
+    if (options.primed === true) response.write(ssePriming(this.#id(this.#seq), RETRY_MS));
+    for (const { seq, text } of this.#memory?.after(options.seq ?? this.#written) ?? []) {
+      response.write(sseEvent(text, this.#id(seq)));
+      this.#written = seq;
+    }
+    if (this.#finished) response.end();
+  }
+
+  /** One message. `droppable` ones are left out while the client is slow. */
+  send(text: string, droppable = false): void {
+    const response = this.#response;
+    if (droppable && response !== undefined && response.writableLength > SLOW_BYTES) return;
+    const seq = ++this.#seq;
+    this.#memory?.keep(seq, text);
+    if (response === undefined) return;
+    response.write(sseEvent(text, this.#memory === undefined ? undefined : this.#id(seq)));
+    this.#written = seq;
+    if (response.writableLength > STUCK_BYTES) this.cut();
+  }
+
+  /** The last message, if there is one. */
+  end(text?: string): void {
+    if (text !== undefined) this.send(text);
+    this.#finished = true;
+    this.#response?.end();
+  }
+
+  keepAlive(): void {
+    if (this.#response?.writableLength === 0) this.#response.write(sseComment("keep-alive"));
+  }
+
+  /** Breaks the connection, not the stream. */
+  cut(): void {
+    this.#response?.destroy();
+    this.#response = undefined;
+  }
+
+  #id(seq: number): string {
+    return `${this.no}-${seq}`;
+  }
+}

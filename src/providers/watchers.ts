@@ -1,0 +1,123 @@
+import type { Asked, Question, Watcher } from "../target.ts";
+import { type Message, stringAt } from "../wire/envelope.ts";
+
+/** Levels of `notifications/message`, least important first (RFC 5424, as MCP names them). */
+const LOG_LEVELS: readonly string[] = [
+  "debug",
+  "info",
+  "notice",
+  "warning",
+  "error",
+  "critical",
+  "alert",
+  "emergency",
+];
+
+interface Watched {
+  readonly watcher: Watcher;
+  /** The resources whose updates this client asked for. */
+  readonly uris: Set<string>;
+  /** The least important level it wants, as a place in LOG_LEVELS; undefined when it never said. */
+  level: number | undefined;
+}
+
+/** The legacy clients that watch one provider: what each asked for, and who hears what belongs to no call. */
+export class Watchers {
+  readonly #watched = new Map<Watcher, Watched>();
+
+  add(watcher: Watcher): void {
+    this.#watched.set(watcher, { watcher, uris: new Set(), level: undefined });
+  }
+
+  /** Returns the resources that nobody is subscribed to any more. */
+  remove(watcher: Watcher): string[] {
+    const gone = this.#watched.get(watcher);
+    this.#watched.delete(watcher);
+    return [...(gone?.uris ?? [])].filter((uri) => !this.#isSubscribed(uri));
+  }
+
+  subscribe(client: string, uri: string): void {
+    for (const watched of this.#of(client)) watched.uris.add(uri);
+  }
+
+  /** True when somebody else is still subscribed, so that the provider must not hear of it. */
+  unsubscribe(client: string, uri: string): boolean {
+    for (const watched of this.#of(client)) watched.uris.delete(uri);
+    return this.#isSubscribed(uri);
+  }
+
+  setLevel(client: string, level: string): void {
+    for (const watched of this.#of(client)) watched.level = Math.max(LOG_LEVELS.indexOf(level), 0);
+  }
+
+  /** The level that serves `client`, if it gets `level`, and everybody else. */
+  levelWith(client: string, level: string): string {
+    const others = this.#levels((watched) => watched.watcher.caller.client !== client);
+    return LOG_LEVELS[Math.min(LOG_LEVELS.indexOf(level), ...others)] ?? level;
+  }
+
+  /** What a new run of the provider must be told before anything else: the resources, and the level if anybody set one. */
+  get wishes(): { readonly uris: readonly string[]; readonly level: string | undefined } {
+    const uris = [...this.#watched.values()].flatMap((watched) => [...watched.uris]);
+    return {
+      uris: [...new Set(uris)],
+      level: LOG_LEVELS[Math.min(...this.#levels(() => true))],
+    };
+  }
+
+  /** Gives a notification to those it is for; what may be private stays away from other principals. */
+  note(message: Message): void {
+    const { method, text, body } = message;
+    let hearers = [...this.#watched.values()];
+    if (method === "notifications/resources/updated") {
+      const uri = stringAt(text, body.get("uri")) ?? "";
+      const subscribed = hearers.filter(({ uris }) => covers(uris, uri));
+      // An update nobody asked for is nothing to hide; a direct client would see it, too.
+      if (subscribed.length > 0) hearers = subscribed;
+    } else if (!method?.endsWith("/list_changed") && !this.#onePrincipal()) return;
+    for (const watched of hearers) {
+      if (isImportant(message, watched.level)) watched.watcher.note(text);
+    }
+  }
+
+  /** False for a log message that is less important than this client wants to hear of. */
+  wants(client: string, message: Message): boolean {
+    return this.#of(client).every(({ level }) => isImportant(message, level));
+  }
+
+  /** Puts a question outside any call to the one client there is; undefined when there is none, or more. */
+  ask(question: Question): Asked | undefined {
+    const [only, another] = this.#watched.keys();
+    return another === undefined ? only?.ask(question) : undefined;
+  }
+
+  #of(client: string): Watched[] {
+    return [...this.#watched.values()].filter(({ watcher }) => watcher.caller.client === client);
+  }
+
+  #isSubscribed(uri: string): boolean {
+    return [...this.#watched.values()].some(({ uris }) => uris.has(uri));
+  }
+
+  #levels(which: (watched: Watched) => boolean): number[] {
+    return [...this.#watched.values()]
+      .filter(which)
+      .map(({ level }) => level)
+      .filter((level) => level !== undefined);
+  }
+
+  #onePrincipal(): boolean {
+    return new Set([...this.#watched.keys()].map(({ caller }) => caller.principal)).size <= 1;
+  }
+}
+
+function isImportant({ method, text, body }: Message, wanted: number | undefined): boolean {
+  if (method !== "notifications/message" || wanted === undefined) return true;
+  const level = LOG_LEVELS.indexOf(stringAt(text, body.get("level")) ?? "");
+  return level === -1 || level >= wanted;
+}
+
+/** An update may name a part of what was subscribed (2025-11-25, "Resource Updated Notification"). */
+function covers(subscribed: ReadonlySet<string>, uri: string): boolean {
+  return subscribed.has(uri) || [...subscribed].some((one) => uri.startsWith(one));
+}
