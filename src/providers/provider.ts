@@ -433,6 +433,8 @@ export class Provider implements Target {
     try {
       const patience = this.config.health_check_interval_s * 1000;
       await connection.check(Math.min(MAX_CHECK_MS, Math.max(MIN_CHECK_MS, patience)));
+      // This answer must not count again, or every second check would ask nothing.
+      this.#checkedAt = performance.now();
       this.#apply({ type: "check_passed", run });
     } catch (error) {
       if (connection.inFlight > 0) return;
