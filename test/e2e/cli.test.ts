@@ -106,8 +106,17 @@ describe("a command line", () => {
     expect((await runCli(["call", "--help"])).stdout).toContain("--timeout");
   });
 
-  test("that is wrong is told what is wrong, perhaps what was meant, and exits with 2", async () => {
-    const wrong = [
+  /** `wrong` has command lines, and for each a piece of what must be said about it. */
+  async function expectUsageErrors(wrong: readonly (readonly [string, string])[]): Promise<void> {
+    await inParallel(wrong, async ([line, advice]) => {
+      const { code, stdout, stderr } = await runCli(line.split(" "));
+      expect(stderr, line).toContain(advice);
+      expect({ code, stdout }, line).toEqual({ code: 2, stdout: "" });
+    });
+  }
+
+  test("with an unknown command or option is told what was meant, and exits with 2", async () => {
+    await expectUsageErrors([
       ["sevre", "unknown command 'sevre'; did you mean 'serve'?"],
       ["tolls math --json", "unknown command 'tolls'; did you mean 'tools'?"],
       ["config chek", "Did you mean check?"],
@@ -115,18 +124,18 @@ describe("a command line", () => {
       ["serve --prot=80", "unknown option '--prot'; did you mean '--port'?"],
       ["call math add --jsno", "Did you mean --json?"],
       ["nothing-like-it", "unknown command 'nothing-like-it'"],
+    ]);
+  });
+
+  test("with a wrong value, or too few or too many, is told so and exits with 2", async () => {
+    await expectUsageErrors([
       ["--port 70000", "from 0 to 65535"],
       ["--log-level loud", "debug, info, warn, error"],
       ["call math add {} --timeout 0", "greater than 0"],
       ["call math", "'tool'"],
       ["call math add {} more", "too many arguments"],
       ["config", "check"],
-    ] as const;
-    await inParallel(wrong, async ([line, advice]) => {
-      const { code, stdout, stderr } = await runCli(line.split(" "));
-      expect(stderr, line).toContain(advice);
-      expect({ code, stdout }, line).toEqual({ code: 2, stdout: "" });
-    });
+    ]);
   });
 
   test("may have common options before the command or behind it", async () => {
