@@ -507,7 +507,13 @@ interface CliResult extends Exit {
 /** Runs one CLI command to its end. */
 export async function runCli(
   args: readonly string[],
-  options: { env?: Record<string, string>; cwd?: string; stdin?: string } = {},
+  options: {
+    env?: Record<string, string>;
+    cwd?: string;
+    stdin?: string;
+    /** Gets the process as soon as there is one, to signal it, say. */
+    started?: (child: ChildProcess) => void;
+  } = {},
 ): Promise<CliResult> {
   const child = spawn(process.execPath, [BIN, ...args], {
     cwd: options.cwd ?? tempDir(),
@@ -525,6 +531,7 @@ export async function runCli(
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     stderr += text;
   });
+  options.started?.(child);
   child.stdin.on("error", () => undefined);
   child.stdin.end(options.stdin ?? "");
   return await new Promise((resolve, reject) => {

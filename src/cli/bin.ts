@@ -14,4 +14,10 @@ if (major < 22 || (major === 22 && minor < 18)) {
 globalThis.console = new Console(process.stderr);
 module.enableCompileCache();
 const { run } = await import("./main.ts");
-process.exitCode = await run(process.argv.slice(2));
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") return; // the reader has seen enough, as in `| head -1`
+  process.stderr.write(`mcp-hangar: cannot write to stdout: ${error.message}\n`);
+  process.exitCode = 1;
+});
+const exitCode = await run(process.argv.slice(2));
+process.exitCode ??= exitCode;

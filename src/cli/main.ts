@@ -59,8 +59,11 @@ function buildProgram(done: (exitCode: number) => void): Command {
     .option("--provider <name>", "serve this one provider alone on stdio, as if started directly")
     .option("--port <number>", "port to listen on (MCP_HTTP_PORT; default 8000)", portNumber)
     .allowExcessArguments()
-    .action(async (options, { args: [word] }: Command) => {
-      if (word !== undefined) program.error(unknownCommand(program, word));
+    // Else an option of the command that was meant would be blamed, not the misspelt command.
+    .allowUnknownOption()
+    .action(async (options, served: Command) => {
+      const [word] = served.args;
+      if (word !== undefined) program.error(unknownWord(program, served, word));
       done(await serve(all(options)));
     });
 
@@ -95,12 +98,16 @@ function withCommonOptions(command: Command): Command {
     );
 }
 
-function unknownCommand(program: Command, word: string): string {
-  const meant = suggest(
-    word,
-    program.commands.map((command) => command.name()),
-  );
-  return `error: unknown command '${word}'${meant === undefined ? "" : `; did you mean '${meant}'?`}`;
+/** What to say about `word`, which is neither a command nor an option of `served`. */
+function unknownWord(program: Command, served: Command, word: string): string {
+  const isOption = word.startsWith("-");
+  const known = isOption
+    ? ["--help", "--version", ...served.options.map(({ long }) => long ?? "")]
+    : program.commands.map((command) => command.name());
+  const [name = word] = word.split("=", 1);
+  const meant = suggest(name, known);
+  const advice = meant === undefined ? "" : `; did you mean '${meant}'?`;
+  return `error: unknown ${isOption ? "option" : "command"} '${name}'${advice}`;
 }
 
 function portNumber(text: string): number {

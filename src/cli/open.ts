@@ -5,6 +5,7 @@ import { createHangar, type Hangar } from "../hangar.ts";
 import type { Tell } from "../observe/events.ts";
 import { createLog, type LogLevel } from "../observe/log.ts";
 import { EXIT } from "./exit-code.ts";
+import { firstSignal } from "./signal.ts";
 
 /** Options that every command takes. */
 export interface CommonOptions {
@@ -67,10 +68,7 @@ export async function oneShot(
   command: (hangar: Hangar) => Promise<number>,
 ): Promise<number> {
   const { hangar } = open(options, true);
-  const interrupted = new Promise<number>((resolve) => {
-    for (const signal of ["SIGINT", "SIGTERM"])
-      process.once(signal, () => resolve(EXIT.interrupted));
-  });
+  const interrupted = firstSignal(EXIT.interrupted).then(() => EXIT.interrupted);
   try {
     return await Promise.race([command(hangar), interrupted]);
   } finally {

@@ -4,6 +4,7 @@ import { EXIT } from "./exit-code.ts";
 import { HangarError } from "../errors.ts";
 import { parsePort } from "./port.ts";
 import { type CommonOptions, open, type Opened } from "./open.ts";
+import { firstSignal } from "./signal.ts";
 import { bearerToken } from "./token.ts";
 
 export interface ServeOptions extends CommonOptions {
@@ -26,7 +27,7 @@ export async function serve(options: ServeOptions): Promise<number> {
     tell({ type: "defect", error });
     process.exit(EXIT.failure);
   });
-  const signalled = firstSignal();
+  const signalled = firstSignal(EXIT.failure);
   const http = options.http === true || process.env["MCP_MODE"] === "http";
   const front: Front = http
     ? await serveHttp(opened, options)
@@ -67,18 +68,4 @@ function portFromEnv(value: string | undefined): number | undefined {
   const port = parsePort(value);
   if (port !== undefined) return port;
   throw new HangarError("config_invalid", `MCP_HTTP_PORT must be a port number, found ${value}`);
-}
-
-/** Settles with the first signal that asks Hangar to end. */
-function firstSignal(): Promise<string> {
-  const { promise, resolve } = Promise.withResolvers<string>();
-  let asked = false;
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.on(signal, () => {
-      if (asked) process.exit(EXIT.failure);
-      asked = true;
-      resolve(signal);
-    });
-  }
-  return promise;
 }

@@ -1,5 +1,5 @@
-import { randomBytes } from "node:crypto";
-import { readFileSync, writeFileSync } from "node:fs";
+import { randomBytes, randomUUID } from "node:crypto";
+import { linkSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { StateDir } from "../config/state-dir.ts";
 
@@ -17,11 +17,16 @@ export function bearerToken(stateDir: StateDir, fromEnv: string | undefined): To
   if (stateDir.unusable !== undefined) {
     return { token, news: `token for clients on other machines, until Hangar ends: ${token}` };
   }
+  const draft = `${file}.${randomUUID()}`;
   try {
-    writeFileSync(file, `${token}\n`, { mode: 0o600, flag: "wx" });
+    // Put in its place when it is complete, so that a Hangar that starts meanwhile never reads half of it.
+    writeFileSync(draft, `${token}\n`, { mode: 0o600 });
+    linkSync(draft, file);
     return { token, news: `token for clients on other machines: ${token}\n  (kept in ${file})` };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
     return { token: readFileSync(file, "utf8").trim(), news: undefined };
+  } finally {
+    rmSync(draft, { force: true });
   }
 }

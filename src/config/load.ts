@@ -55,7 +55,7 @@ const STDIO_TYPES: ReadonlySet<string> = new Set(["stdio", "local"]);
 /**
  * Reads the file named by `--config`, else by MCP_CONFIG, else ./config.yaml, else the built-in example.
  * Throws `config_not_found` for a named file that is missing, and `config_invalid` with every problem of the file
- * in `details.problems`.
+ * in `details.problems`, and its absolute path in `details.file`.
  */
 export function loadConfig({ path, env, cwd, builtin }: LoadOptions): LoadedConfig {
   const home = env.HOME || homedir();
@@ -331,7 +331,7 @@ function readConfig(text: string, { file, shown, env, home }: Source): LoadedCon
   }
 
   const top = document.value;
-  if (top === undefined) throw invalid(shown, refusals);
+  if (top === undefined) throw invalid({ file, shown }, refusals);
   if (!isMap(top) || (top.providers === undefined && top.mcpServers === undefined)) {
     const message = `${shown} has neither \`providers\` nor \`mcpServers\`; it must be a map with at least one of them`;
     refusals.push(problemAt([], "value", message));
@@ -339,18 +339,22 @@ function readConfig(text: string, { file, shown, env, home }: Source): LoadedCon
   const fields = isMap(top) ? top : {};
   const providers = readProviders(fields);
   const settings = readSettings(fields);
-  if (settings === undefined || refusals.length > 0) throw invalid(shown, [...refusals, ...others]);
+  if (settings === undefined || refusals.length > 0)
+    throw invalid({ file, shown }, [...refusals, ...others]);
   return { config: { providers, ...settings }, file, problems: inOrder(others) };
 }
 
-function invalid(shown: string, problems: readonly Problem[]): HangarError {
+function invalid(
+  { file, shown }: Pick<Source, "file" | "shown">,
+  problems: readonly Problem[],
+): HangarError {
   const ordered = inOrder(problems);
   const errors = ordered.filter((problem) => problem.severity === "error");
   const lines = errors.slice(0, MAX_PROBLEMS_IN_MESSAGE).map((one) => `\n  ${formatProblem(one)}`);
   const more = errors.length - lines.length;
   const rest = more > 0 ? `\n  and ${more} more` : "";
   return new HangarError("config_invalid", `${shown} cannot be used:${lines.join("")}${rest}`, {
-    details: { file: shown, problems: ordered },
+    details: { file, problems: ordered },
   });
 }
 
@@ -417,7 +421,9 @@ function resolvePath(folder: string, path: string, home: string): string {
 /** The file's text, or undefined when there is no such file. Reads pipes, too. */
 function readText(file: string, shown: string): string | undefined {
   const refuse = (message: string): never => {
-    throw invalid(shown, [{ file: shown, line: 1, column: 1, message, severity: "error" }]);
+    throw invalid({ file, shown }, [
+      { file: shown, line: 1, column: 1, message, severity: "error" },
+    ]);
   };
   let bytes: Buffer;
   try {

@@ -385,14 +385,14 @@ max_message_bytes: 10
     ]);
   });
 
-  test("the error's message is the whole list, with the file's name as it was given", () => {
+  test("the error's message is the whole list, with the file's name as it was given; its path is in the details", () => {
     const error = errorOf(() => load("providers: {a: {comand: [x]}}"));
     expect(error.message).toBe(
       "config.yaml cannot be used:\n" +
         "  config.yaml:1:13: `providers.a.command` is missing\n" +
         "  config.yaml:1:17: unknown key `comand` in `providers.a`; did you mean `command`?",
     );
-    expect(error.details["file"]).toBe("config.yaml");
+    expect(error.details["file"]).toBe(join(folder, "config.yaml"));
   });
 
   test.each([
