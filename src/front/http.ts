@@ -113,7 +113,7 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
     requireJson(request);
     const message = scanMessage(await readBody(request, options.maxMessageBytes));
     if (message.kind !== "request") {
-      if (message.method === "notifications/cancelled") cancel(request, message, principal);
+      take(request, message, principal);
       response.writeHead(202).end();
       return;
     }
@@ -143,9 +143,13 @@ export async function serveHttp(target: Target, options: HttpOptions): Promise<H
     }
   }
 
-  function cancel(request: IncomingMessage, message: Message, principal: Principal): void {
+  /** Takes what gets no answer. The session it names must exist, as for requests; modern clients have none. */
+  function take(request: IncomingMessage, message: Message, principal: Principal): void {
     const id = header(request, "mcp-session-id");
-    if (id !== undefined) sessions.use(id, principal).calls.cancel(message);
+    const modern = MODERN_VERSIONS.includes(header(request, "mcp-protocol-version") ?? "");
+    if (id === undefined || modern) return;
+    const { calls } = sessions.use(id, principal);
+    if (message.method === "notifications/cancelled") calls.cancel(message);
   }
 
   /** Answers with plain JSON, or with an event stream once something comes before the reply. */
