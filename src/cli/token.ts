@@ -15,11 +15,14 @@ export function bearerToken(stateDir: StateDir, fromEnv: string | undefined): To
   const file = join(stateDir.folder, "token");
   const token = randomBytes(32).toString("base64url");
   if (stateDir.unusable !== undefined) {
-    return { token, news: `token for clients on other machines, until Hangar ends: ${token}` };
+    return { token, news: `Token for clients on other machines, until Hangar ends: ${token}` };
   }
   try {
     writeFileSync(file, `${token}\n`, { mode: 0o600, flag: "wx" });
-    return { token, news: `token for clients on other machines: ${token}\n  (kept in ${file})` };
+    return {
+      token,
+      news: `Token for clients on other machines: ${token}\n  (kept in ${file}; not shown again)`,
+    };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
     return { token: readFileSync(file, "utf8").trim(), news: undefined };
