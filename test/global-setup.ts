@@ -1,9 +1,12 @@
 /**
- * Once per run of the e2e project: builds dist, so that the tests start what is shipped, and checks at the
- * end that no process of any Hangar is left that was not there before.
+ * Once per run of the e2e project: builds dist, so that the tests start what is shipped, and gives the run a
+ * temporary folder of its own. At the end nothing may be left in it, and no process whose HOME is there.
  * HANGAR_BIN names another CLI to test (an installed package, say); then nothing is built.
  */
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { findProcesses } from "./processes.ts";
@@ -13,8 +16,9 @@ const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 export default function setup(): () => Promise<void> {
   if (process.env["HANGAR_BIN"] === undefined) build();
-  const before = new Set(findProcesses("HANGAR_INSTANCE=").map(({ pid }) => pid));
-  return () => expectNoneLeft(before);
+  const folder = mkdtempSync(join(tmpdir(), "hangar-tests-"));
+  process.env["TMPDIR"] = folder;
+  return () => expectNothingLeft(folder);
 }
 
 function build(): void {
@@ -26,15 +30,16 @@ function build(): void {
   if (status !== 0) throw new Error(`the build failed, so there is nothing to test:\n${stdout}`);
 }
 
-async function expectNoneLeft(before: ReadonlySet<number>): Promise<void> {
-  const look = () => findProcesses("HANGAR_INSTANCE=").filter(({ pid }) => !before.has(pid));
+async function expectNothingLeft(folder: string): Promise<void> {
+  const look = () => findProcesses(`HOME=${folder}`);
   const end = Date.now() + SETTLE_MS;
   let left = look();
   while (left.length > 0 && Date.now() < end) {
     await sleep(100);
     left = look();
   }
-  if (left.length === 0) return;
-  const lines = left.map(({ pid, command }) => `${pid} ${command}`);
-  throw new Error(`processes of a Hangar are left after the tests:\n${lines.join("\n")}`);
+  const files = readdirSync(folder);
+  rmSync(folder, { recursive: true, force: true });
+  const lines = [...left.map(({ pid, command }) => `process ${pid} ${command}`), ...files];
+  if (lines.length > 0) throw new Error(`left after the tests:\n${lines.join("\n")}`);
 }

@@ -46,21 +46,30 @@ async function serveHttp(opened: Opened, options: ServeOptions): Promise<Front> 
   const host = options.host ?? (process.env["MCP_HTTP_HOST"] || DEFAULT_HOST);
   const port = options.port ?? portFromEnv(process.env["MCP_HTTP_PORT"]) ?? DEFAULT_PORT;
   const { token, news } = bearerToken(stateDir, process.env["MCP_HANGAR_TOKEN"]);
+  // Before anything can fail: a token that was made is kept, and told only this once.
+  if (news !== undefined) process.stderr.write(`${news}\n`);
   const front = await hangar.serveHttp({ host, port, token });
   const names = [...hangar.registry.keys()];
   const first = names[0];
+  // In another terminal nothing else says which configuration is meant.
+  const named = options.config ?? (process.env["MCP_CONFIG"] || undefined);
+  const config = named === undefined ? "" : ` --config ${shellWord(loaded.file ?? named)}`;
   const lines = [
     `MCP Hangar ${VERSION} serves ${front.url}`,
     `  configuration: ${loaded.file ?? "none, so the built-in example"}`,
     `  providers: ${names.join(", ") || "none"}`,
-    ...(news === undefined ? [] : [`  ${news}`]),
     "Try next, in another terminal:",
-    ...(first === "math" ? [`  npx mcp-hangar call math add '{"a": 5, "b": 3}'`] : []),
-    `  npx mcp-hangar tools ${first ?? "<provider>"}`,
+    ...(first === "math" ? [`  npx mcp-hangar call math add '{"a": 5, "b": 3}'${config}`] : []),
+    `  npx mcp-hangar tools ${first ?? "<provider>"}${config}`,
     `Or give this to an MCP client: {"mcpServers": {"mcp-hangar": {"url": "${front.url}"}}}`,
   ];
   process.stderr.write(`${lines.join("\n")}\n`);
   return front;
+}
+
+/** `text` as one word for a shell. */
+function shellWord(text: string): string {
+  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 function portFromEnv(value: string | undefined): number | undefined {

@@ -15,14 +15,17 @@ export function bearerToken(stateDir: StateDir, fromEnv: string | undefined): To
   const file = join(stateDir.folder, "token");
   const token = randomBytes(32).toString("base64url");
   if (stateDir.unusable !== undefined) {
-    return { token, news: `token for clients on other machines, until Hangar ends: ${token}` };
+    return { token, news: `Token for clients on other machines, until Hangar ends: ${token}` };
   }
   const draft = `${file}.${randomUUID()}`;
   try {
     // Put in its place when it is complete, so that a Hangar that starts meanwhile never reads half of it.
     writeFileSync(draft, `${token}\n`, { mode: 0o600 });
     linkSync(draft, file);
-    return { token, news: `token for clients on other machines: ${token}\n  (kept in ${file})` };
+    return {
+      token,
+      news: `Token for clients on other machines: ${token}\n  (kept in ${file}; not shown again)`,
+    };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
     return { token: readFileSync(file, "utf8").trim(), news: undefined };

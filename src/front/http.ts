@@ -167,7 +167,9 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     const message = scanMessage(await readBody(request, options.maxMessageBytes));
     const sessionId = header(request, "mcp-session-id");
     if (message.kind !== "request") {
-      if (sessionId !== undefined) {
+      // The session it names must exist, as for requests; modern clients have none.
+      const modern = MODERN_VERSIONS.includes(header(request, "mcp-protocol-version") ?? "");
+      if (sessionId !== undefined && !modern) {
         const { client } = sessions.use(sessionId, face, principal);
         if (message.kind === "response") client.answered(message);
         else client.noted(message);
