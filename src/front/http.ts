@@ -127,7 +127,8 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     }
     const face = faces.get(name);
     if (face === undefined) {
-      throw new HangarError("provider_not_found", `There is no provider ${name.slice(0, 64)}`);
+      const why = `There is no provider ${name.slice(0, 64)}; Hangar itself is at /mcp`;
+      throw new HangarError("provider_not_found", why);
     }
     if (kind === "sse") {
       if (request.method !== "GET") return notAllowed(response, "GET");

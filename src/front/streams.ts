@@ -132,8 +132,8 @@ export class EventStream {
 
   /** The last message, if there is one. */
   end(text?: string): void {
-    if (text !== undefined) this.send(text);
     this.#finished = true;
+    if (text !== undefined) this.send(text);
     this.#response?.end();
   }
 

@@ -102,6 +102,13 @@ function hangarCommand(config: string): string[] {
 }
 
 /** Connects a client of that SDK to the server that `to` starts, or that listens at the URL `to`. */
+/** What Hangar declares to providers that many clients share: some list other tools to clients that can do less. */
+const CAPABILITIES = {
+  roots: { listChanged: true },
+  sampling: { context: {}, tools: {} },
+  elicitation: { form: {}, url: {} },
+};
+
 async function connect(sdk: Sdk, era: Era, to: readonly string[] | string): Promise<Outsider> {
   const info = { name: `sdk-${sdk}`, version: "1.0.0" };
   const stdio = { command: to[0] ?? "", args: to.slice(1) as string[], env: environment() };
@@ -110,11 +117,11 @@ async function connect(sdk: Sdk, era: Era, to: readonly string[] | string): Prom
   let client: Json;
   if (sdk === "v1") {
     transport = typeof to === "string" ? new HttpV1(new URL(to)) : new StdioV1(options);
-    client = new ClientV1(info);
+    client = new ClientV1(info, { capabilities: CAPABILITIES });
   } else {
     const mode = era === "legacy" ? "legacy" : { pin: "2026-07-28" };
     transport = typeof to === "string" ? new HttpV2(new URL(to)) : new StdioV2(options);
-    client = new ClientV2(info, { versionNegotiation: { mode } });
+    client = new ClientV2(info, { versionNegotiation: { mode }, capabilities: CAPABILITIES });
   }
   // SDK v1 tells the revision that was agreed on to its transport only.
   let version: string | undefined;
