@@ -479,7 +479,7 @@ function requireAgreement(request: IncomingMessage, message: Message): void {
   for (const [name, value] of expected) {
     const found = header(request, name.toLowerCase());
     if (found === undefined) throw mismatch(`the header ${name} is missing`);
-    if (decodeHeader(found) !== value) {
+    if (value === undefined || decodeHeader(found) !== value) {
       throw mismatch(`the header ${name} is ${found}, but the body says ${value ?? "nothing"}`);
     }
   }

@@ -156,7 +156,7 @@ export class Connection {
 
   async #shakeHands(known: Era | undefined): Promise<Handshake> {
     if (known === "legacy") return this.#initialize();
-    const discovered = this.#request("server/discover", `{"_meta":{${ENVELOPE}}}`);
+    const discovered = this.#discover();
     if (known === "modern") return this.#discovered(await discovered);
     const first = await Promise.race([discovered, silence(PROBE_MS)]);
     if (first !== undefined) {
@@ -171,6 +171,17 @@ export class Connection {
     initialized.catch(ignore);
     late.catch(ignore);
     return (await Promise.race([late, initialized.catch(() => late)])) ?? initialized;
+  }
+
+  /** Asks again when the refusal itself says that the revision is one the provider speaks. */
+  async #discover(): Promise<Reply> {
+    const ask = (): Promise<Reply> => this.#request("server/discover", `{"_meta":{${ENVELOPE}}}`);
+    const answer = await ask();
+    if (!answer.isError || !isModernAnswer(answer)) return answer;
+    const { text } = answer;
+    const data = membersOf(text, membersOf(text, wholeOf(text))?.get("data"));
+    const named = (itemsOf(text, data?.get("supported")) ?? []).map((span) => stringAt(text, span));
+    return named.includes(MODERN_VERSION) ? ask() : answer;
   }
 
   #discovered(answer: Reply): Handshake {

@@ -80,7 +80,8 @@ export function requireParamHeaders(
     const at = `the header ${header}`;
     if (found === undefined) throw mismatch(`${at} is missing; the body says ${wanted}`);
     const value = decodeHeader(found);
-    if (wanted !== undefined && (value === wanted || isSameInteger(value, wanted))) continue;
+    const agrees = value !== undefined && wanted !== undefined;
+    if (agrees && (value === wanted || isSameInteger(value, wanted))) continue;
     throw mismatch(`${at} is ${found}, but the body says ${wanted ?? "nothing"}`);
   }
 }
