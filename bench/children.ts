@@ -32,16 +32,16 @@ let closed = false;
 /** Starts Node with `args`. */
 export function startNode(...args: readonly string[]): Child {
   if (closed) throw new Error("the benchmark is ending");
-  const process_ = spawn(process.execPath, args, {
+  const spawned = spawn(process.execPath, args, {
     // A group of its own: a Ctrl-C in the terminal is for us, who end the others one by one.
     detached: true,
     env: environment(),
     stdio: "pipe",
   });
-  const { stdin, stdout, stderr } = process_;
+  const { stdin, stdout, stderr } = spawned;
   let said = "";
   let stopping: Promise<void> | undefined;
-  const exit = once(process_, "exit");
+  const exit = once(spawned, "exit");
   const lost = exit.then(([code, signal]) => {
     const why = `${args[0]} ended (${code ?? signal})\n${said}`;
     return stopping === undefined
@@ -55,12 +55,12 @@ export function startNode(...args: readonly string[]): Child {
   });
 
   const child: Child = {
-    pid: process_.pid as number,
+    pid: spawned.pid as number,
     stdin,
     stdout,
     lost,
     port: () => Promise.race([portIn(stdout, stderr), lost, late(args[0])]),
-    stop: () => (stopping ??= end(process_, exit).then(() => void running.delete(child))),
+    stop: () => (stopping ??= end(spawned, exit).then(() => void running.delete(child))),
   };
   running.add(child);
   return child;
