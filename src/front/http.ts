@@ -30,7 +30,7 @@ const PREFLIGHT_MAX_AGE_S = 600;
 /** How often calls under way are looked at, and what happens to one that takes longer than that, in milliseconds. */
 const LOOK_MS = 50;
 /** A legacy client gets an event stream now, which it can take up again should it lose it. */
-const RESUMABLE_AFTER_MS = 100;
+const RESUMABLE_AFTER_MS = 1_000;
 /** Something must pass, or proxies take the connection for dead. */
 const KEEP_ALIVE_EVENT_MS = 15_000;
 
