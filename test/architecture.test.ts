@@ -35,6 +35,7 @@ const ONLY_IN: Record<string, string> = {
   yaml: "config",
   zod: "config",
   pino: "observe",
+  undici: "drivers",
   commander: "cli",
 };
 
@@ -44,7 +45,7 @@ const PURE =
 
 /** What a pure file may import from Node: bytes, and a function of them. */
 const PURE_IMPORTS: Record<string, RegExp> = {
-  "wire/lines.ts": /^import \{ (Buffer, )?isUtf8 \} from "node:buffer";$/m,
+  "wire/lines.ts": /^import \{ (Buffer, isAscii, )?isUtf8 \} from "node:buffer";$/m,
 };
 
 const IMPURE =

@@ -37,8 +37,8 @@ export interface About {
 export interface Run {
   /** For people: `pid 4711`. */
   readonly what: string;
-  /** Writes one message. False when the provider reads too slowly and the message was not taken. */
-  send(text: string, about: About): boolean;
+  /** Writes one message, given in pieces. False when the provider reads too slowly and the message was not taken. */
+  send(parts: readonly string[], about: About): boolean;
   /** The handshake is done; whoever mirrors it in headers needs to know. */
   settled?(era: "legacy" | "modern", version: string): void;
   /** Nobody waits for the answer to this request any more. */

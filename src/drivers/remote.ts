@@ -96,13 +96,13 @@ class RemoteRun implements Run {
     return this.#tail.lines();
   }
 
-  send(text: string, about: About): boolean {
+  send(parts: readonly string[], about: About): boolean {
     if (this.#over) return true; // its exit ends the call
     // Closing the stream is how a modern request is cancelled.
     if (this.#era === "modern" && about.method === "notifications/cancelled") return true;
     const exchange: Exchange = {
       about,
-      text,
+      text: parts.join(""),
       abort: undefined,
       answered: false,
       sent: false,

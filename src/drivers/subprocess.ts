@@ -3,7 +3,7 @@ import { access, stat } from "node:fs/promises";
 import { delimiter, isAbsolute, join, resolve } from "node:path";
 import { HangarError } from "../errors.ts";
 import { redactor } from "../lib/redact.ts";
-import { oneLine, splitLines } from "../wire/lines.ts";
+import { encodingOf, LARGE_CHARS, lengthOf, oneLine, splitLines } from "../wire/lines.ts";
 import type { Driver, Run } from "./driver.ts";
 import type { Guardian } from "./guardian.ts";
 import { createOutputTail } from "./output-tail.ts";
@@ -71,21 +71,27 @@ export function subprocess(options: SubprocessOptions): Driver {
   };
 }
 
-/** One write to the pipe for all messages of one turn of the event loop. */
-function lineWriter({ stdin }: ProcessGroup): (text: string) => boolean {
-  let corked = false;
-  return (text) => {
-    if (stdin.writableLength > MAX_UNREAD_BYTES) return false;
+/** One write to the pipe for all messages of one turn of the event loop; large ones go by themselves, in pieces. */
+function lineWriter({ stdin }: ProcessGroup): (parts: readonly string[]) => boolean {
+  let batch = "";
+  function flush(): void {
+    const text = batch;
+    batch = "";
+    if (text !== "") stdin.write(text);
+  }
+  return (parts) => {
+    if (stdin.writableLength + batch.length > MAX_UNREAD_BYTES) return false;
     if (!stdin.writable) return true; // it is going; its exit ends the call
-    if (!corked) {
-      corked = true;
-      stdin.cork();
-      process.nextTick(() => {
-        corked = false;
-        stdin.uncork();
-      });
+    if (lengthOf(parts) < LARGE_CHARS) {
+      if (batch === "") setImmediate(flush);
+      batch += `${oneLine(parts.join(""))}\n`;
+      return true;
     }
-    stdin.write(`${oneLine(text)}\n`);
+    flush();
+    stdin.cork();
+    for (const part of parts) stdin.write(oneLine(part), encodingOf(part));
+    stdin.write("\n");
+    stdin.uncork();
     return true;
   };
 }

@@ -1,6 +1,5 @@
 import { once } from "node:events";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { isUtf8 } from "node:buffer";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { ERRORS, HangarError, toHangarError } from "../errors.ts";
 import { atEnd } from "../routing/intercept.ts";
@@ -8,14 +7,18 @@ import type { CallHandler, Outcome, Running, Target } from "../target.ts";
 import { membersOf, type Message, scanMessage, textOf, wholeOf } from "../wire/envelope.ts";
 import { LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSIONS, modernVersionOf } from "../wire/eras.ts";
 import { decodeHeader, hasMirroredName, mirroredName } from "../wire/headers.ts";
+import { decodeText, encodingOf, LARGE_CHARS, lengthOf } from "../wire/lines.ts";
 import { eraOf, requireEnvelope } from "./endpoint.ts";
 import type { Front, FrontOptions } from "./front.ts";
 import { admit, type GuardOptions, isAllowedOrigin, isProxied, type Principal } from "./guard.ts";
 import { portHolder } from "./port-holder.ts";
-import { errorText, responseText } from "./response.ts";
+import { errorText, responseParts, responseText } from "./response.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import { serveSse } from "./sse.ts";
 import { EventStream } from "./streams.ts";
+
+/** Not imported by name: that would run all of the module's getters, one of which loads a whole HTTP client. */
+const { createServer } = process.getBuiltinModule("node:http");
 
 /** Open connections; more are refused. */
 const MAX_CONNECTIONS = 4_096;
@@ -212,7 +215,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       );
     } catch (error) {
       const failure = toHangarError(error);
-      send(response, ERRORS[failure.code].http, responseText(id, failure));
+      send(response, ERRORS[failure.code].http, responseParts(id, failure));
     }
   }
 
@@ -292,9 +295,11 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       },
       end(outcome) {
         underWay.delete(exchange);
-        const text = responseText(id, outcome);
-        if (stream !== undefined) stream.end(text);
-        else send(response, session === undefined ? modernStatus(outcome) : 200, text);
+        if (stream !== undefined) stream.end(responseText(id, outcome));
+        else {
+          const status = session === undefined ? modernStatus(outcome) : 200;
+          send(response, status, responseParts(id, outcome));
+        }
         if (underWay.size === 0) idle?.();
       },
     };
@@ -459,12 +464,14 @@ function readBody(request: IncomingMessage, maxBytes: number): Promise<string> {
       else chunks.push(chunk);
     });
     request.once("end", () => {
-      const body = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
-      if (isUtf8(body)) resolve(body.toString("utf8"));
+      const text = decodeText(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks));
+      if (text !== undefined) resolve(text);
       else reject(new HangarError("parse_error", "The message is not valid UTF-8"));
     });
     request.once("error", reject);
-    request.once("close", () => reject(new HangarError("cancelled", "the client went away")));
+    request.once("close", () => {
+      if (!request.complete) reject(new HangarError("cancelled", "the client went away"));
+    });
   });
 }
 
@@ -523,17 +530,28 @@ function refuse(response: ServerResponse, error: HangarError): void {
   if (error.code === "unauthorized") response.setHeader("WWW-Authenticate", "Bearer");
   // A client that is cut off while it sends does not see the answer; the request's timeout bounds this.
   response.req.resume();
-  send(response, ERRORS[error.code].http, errorText(error));
+  send(response, ERRORS[error.code].http, [errorText(error)]);
 }
 
 function notAllowed(response: ServerResponse, allowed = "POST, OPTIONS"): void {
   response.setHeader("Allow", allowed);
   const why = `Only ${allowed} here; GET and DELETE need the Mcp-Session-Id of a session`;
-  send(response, 405, errorText(new HangarError("method_not_found", why)));
+  send(response, 405, [errorText(new HangarError("method_not_found", why))]);
 }
 
-function send(response: ServerResponse, status: number, text: string): void {
-  const body = Buffer.from(text, "utf8");
-  response.writeHead(status, { "Content-Type": "application/json", "Content-Length": body.length });
-  response.end(body);
+function send(response: ServerResponse, status: number, parts: readonly string[]): void {
+  const type = "application/json";
+  if (lengthOf(parts) < LARGE_CHARS) {
+    // One text leaves in one write with the headers.
+    const text = parts.join("");
+    const length = Buffer.byteLength(text);
+    response.writeHead(status, { "Content-Type": type, "Content-Length": length }).end(text);
+    return;
+  }
+  const length = parts.reduce((sum, part) => sum + Buffer.byteLength(part), 0);
+  response.writeHead(status, { "Content-Type": type, "Content-Length": length });
+  response.cork();
+  for (const part of parts) response.write(part, encodingOf(part));
+  response.end();
+  response.uncork();
 }

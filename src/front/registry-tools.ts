@@ -371,16 +371,19 @@ function shorten(text: string): string {
 function innerCall({ message, caller }: Call, args: Arguments): Call {
   // Also what a modern client repeats a call with, after it has answered the provider's questions.
   const others = [...message.body].filter(([key]) => key !== "name" && key !== "arguments");
-  const members = [
-    `"name":${JSON.stringify(args.get("tool"))}`,
-    `"arguments":${args.has("arguments") ? textOf(message.text, args.get("arguments") as Span) : "{}"}`,
-    ...others.map(([key, span]) => `${JSON.stringify(key)}:${textOf(message.text, span)}`),
-  ];
+  const given = args.get("arguments") as Span | undefined;
+  // Joined once, as large arguments are copied by it.
+  const text = [
+    '{"jsonrpc":"2.0","id":0,"method":"tools/call","params":{"name":',
+    JSON.stringify(args.get("tool")),
+    ',"arguments":',
+    given === undefined ? "{}" : textOf(message.text, given),
+    ...others.map(([key, span]) => `,${JSON.stringify(key)}:${textOf(message.text, span)}`),
+    "}}",
+  ].join("");
   const timeout = args.get("timeout") as number | undefined;
   return {
-    message: scanMessage(
-      `{"jsonrpc":"2.0","id":0,"method":"tools/call","params":{${members.join(",")}}}`,
-    ),
+    message: scanMessage(text),
     caller,
     ...(timeout === undefined ? {} : { timeoutMs: timeout * 1000 }),
   };

@@ -12,6 +12,7 @@ import {
   scanMessage,
   type Span,
   splice,
+  spliceParts,
   stringAt,
   textOf,
   wholeOf,
@@ -281,14 +282,14 @@ export class Connection {
   }
 
   /** The client's `params` as this provider is to see them: its bytes, but for the progress token and the era's envelope. */
-  #paramsOf(message: Message, id: number): string | undefined {
+  #paramsOf(message: Message, id: number): readonly string[] | undefined {
     const { text, params, meta } = message;
     const enveloped = modernVersionOf(message) !== undefined;
     if (enveloped && !this.#isModern) return withoutEnvelope(message, String(id));
     const token = meta.get("progressToken");
     const edits = token === undefined ? [] : [{ span: token, text: String(id) }];
     if (this.#isModern && !enveloped) return withMeta(message, ENVELOPE, edits);
-    return params === undefined ? undefined : splice(text, params, edits);
+    return params === undefined ? undefined : spliceParts(text, params, edits);
   }
 
   /** The handshake of a client of the provider's era is answered with what the provider said in its own. */
@@ -327,20 +328,20 @@ export class Connection {
 
   #notify(method: string, params: string | undefined): void {
     const tail = params === undefined ? "}" : `,"params":${params}}`;
-    this.#run.send(`{"jsonrpc":"2.0","method":${JSON.stringify(method)}${tail}`, { method });
+    this.#run.send([`{"jsonrpc":"2.0","method":${JSON.stringify(method)}${tail}`], { method });
   }
 
   /** Writes a request and remembers who waits for its answer; the failure when it cannot be written. */
   #send(
     id: number,
     method: string,
-    params: string | undefined,
+    params: readonly string[] | undefined,
     pending: Pending,
   ): HangarError | undefined {
     if (this.#exit !== undefined) return lost(this.#exit, false);
-    const tail = params === undefined ? "}" : `,"params":${params}}`;
-    const text = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)}${tail}`;
-    if (!this.#run.send(text, this.#about(id, method, pending.call))) {
+    const head = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)}`;
+    const parts = params === undefined ? [`${head}}`] : [`${head},"params":`, ...params, "}"];
+    if (!this.#run.send(parts, this.#about(id, method, pending.call))) {
       const why = "the provider reads its input too slowly; its queue is full";
       return new HangarError("overloaded", why, { retryAfterMs: 1_000 });
     }
@@ -397,7 +398,7 @@ export class Connection {
         },
       };
       const pending: Pending = { handler, call: undefined, progressToken: undefined };
-      const failure = this.#send(id, method, params, pending);
+      const failure = this.#send(id, method, [params], pending);
       if (failure !== undefined) reject(failure);
       else if (timeoutMs !== undefined) {
         timer = setTimeout(() => {
@@ -463,7 +464,7 @@ export class Connection {
         if (!this.#questions.delete(id)) return;
         this.#reply(id, `"${reply.isError ? "error" : "result"}":${reply.text}`);
       },
-      note: (note) => void this.#run.send(note.text, { method: note.method as string }),
+      note: (note) => void this.#run.send([note.text], { method: note.method as string }),
     };
     const pending = this.#callBehind(about);
     const caller = pending?.call?.caller;
@@ -493,7 +494,7 @@ export class Connection {
   }
 
   #reply(id: string, member: string): void {
-    this.#run.send(`{"jsonrpc":"2.0","id":${id},${member}}`, {});
+    this.#run.send([`{"jsonrpc":"2.0","id":${id},${member}}`], {});
   }
 
   #refuse(id: string, code: number, message: string): void {

@@ -219,11 +219,16 @@ export function stringAt(text: string, span: Span | undefined): string | undefin
  * Insertions at one place keep their order. Every byte outside the edits stays as it was.
  */
 export function splice(text: string, within: Span, edits: readonly Edit[]): string {
+  return spliceParts(text, within, edits).join("");
+}
+
+/** The same in pieces, which together are the text: for large texts, whose pieces are not put together in vain. */
+export function spliceParts(text: string, within: Span, edits: readonly Edit[]): string[] {
   const ordered =
     edits.length < 2
       ? edits
       : edits.toSorted((a, b) => a.span.start - b.span.start || a.span.end - b.span.end);
-  let spliced = "";
+  const parts: string[] = [];
   let at = within.start;
   for (const { span, text: replacement } of ordered) {
     if (span.start < at || span.end < span.start || span.end > within.end) {
@@ -232,10 +237,11 @@ export function splice(text: string, within: Span, edits: readonly Edit[]): stri
         `An edit at ${span.start} overlaps another or lies outside.`,
       );
     }
-    spliced += text.slice(at, span.start) + replacement;
+    parts.push(text.slice(at, span.start), replacement);
     at = span.end;
   }
-  return spliced + text.slice(at, within.end);
+  parts.push(text.slice(at, within.end));
+  return parts;
 }
 
 /** The reserved key written plainly at `at`; found by comparison, since slices must be hashed anew as map keys. */

@@ -1,5 +1,5 @@
 import { HangarError } from "../errors.ts";
-import { type Edit, type Message, splice, stringAt } from "./envelope.ts";
+import { type Edit, type Message, spliceParts, stringAt } from "./envelope.ts";
 
 /** The modern revisions Hangar speaks. */
 export const MODERN_VERSIONS: readonly string[] = ["2026-07-28"];
@@ -40,20 +40,20 @@ export function modernVersionOf(message: Message): string | undefined {
 }
 
 /**
- * The `params` text of a message with the modern envelope taken out of its `_meta`, and `token` put in the place of
+ * The `params` text, in pieces, of a message with the modern envelope taken out of its `_meta`, and `token` put in the place of
  * its progress token, if it has one. For requests that go to a provider of the legacy era.
  */
-export function withoutEnvelope(message: Message, token: string): string {
+export function withoutEnvelope(message: Message, token: string): string[] {
   const { text, params, body } = message;
   const meta = body.get("_meta");
-  if (params === undefined || meta === undefined) return "{}";
+  if (params === undefined || meta === undefined) return ["{}"];
   const members = [...message.meta]
     .filter(([key]) => !ENVELOPE_KEYS.includes(key))
     .map(([key, span]) => {
       const value = key === "progressToken" ? token : text.slice(span.start, span.end);
       return `${JSON.stringify(key)}:${value}`;
     });
-  return splice(text, params, [{ span: meta, text: `{${members.join(",")}}` }]);
+  return spliceParts(text, params, [{ span: meta, text: `{${members.join(",")}}` }]);
 }
 
 /** The newest legacy revision that both sides speak, given what each would like to speak. */
@@ -63,18 +63,18 @@ export function commonLegacyVersion(client: string, provider: string): string {
 }
 
 /**
- * The `params` text of `message` with `members` (`"key":value,...`) put first in its `_meta`, and
+ * The `params` text of `message`, in pieces, with `members` (`"key":value,...`) put first in its `_meta`, and
  * `edits` applied. Throws `invalid_params` for an array. For requests and notifications without a modern envelope of their own.
  */
-export function withMeta(message: Message, members: string, edits: readonly Edit[]): string {
+export function withMeta(message: Message, members: string, edits: readonly Edit[]): string[] {
   const { text, params, body } = message;
-  if (params === undefined) return `{"_meta":{${members}}}`;
+  if (params === undefined) return [`{"_meta":{${members}}}`];
   if (text[params.start] !== "{") {
     throw new HangarError("invalid_params", "`params` must be an object");
   }
   const meta = body.get("_meta");
   if (meta !== undefined && text[meta.start] !== "{") {
-    return splice(text, params, [...edits, { span: meta, text: `{${members}}` }]);
+    return spliceParts(text, params, [...edits, { span: meta, text: `{${members}}` }]);
   }
   // Into an object, right behind its opening brace; the comma depends on what follows.
   const insert = (at: number, what: string, followed: boolean): Edit => ({
@@ -85,5 +85,5 @@ export function withMeta(message: Message, members: string, edits: readonly Edit
     meta === undefined
       ? insert(params.start, `"_meta":{${members}}`, body.size > 0)
       : insert(meta.start, members, message.meta.size > 0);
-  return splice(text, params, [...edits, envelope]);
+  return spliceParts(text, params, [...edits, envelope]);
 }
