@@ -1,6 +1,9 @@
 import { defineConfig } from "vitest/config";
 
-/** Two projects: `vitest run --project unit` is the quick one, `--project e2e` starts the real CLI. */
+/** What needs the machine to itself: it measures, or runs programs that give up soon. */
+const ALONE = ["test/e2e/{bench,conformance}.test.ts"];
+
+/** `vitest run --project unit` is the quick one; `e2e` starts the real CLI, `alone` does so one file after the other, afterwards. */
 export default defineConfig({
   test: {
     // Two processes are what the smallest machine has cores for; more only makes timings worse.
@@ -16,7 +19,20 @@ export default defineConfig({
         test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
+          exclude: ALONE,
           globalSetup: ["test/global-setup.ts"],
+          testTimeout: 20_000,
+          hookTimeout: 20_000,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "alone",
+          include: ALONE,
+          globalSetup: ["test/global-setup.ts"],
+          maxWorkers: 1,
+          sequence: { groupOrder: 1 },
           testTimeout: 20_000,
           hookTimeout: 20_000,
         },

@@ -58,6 +58,8 @@ export interface CallHandler {
   note(text: string): void;
   /** Puts a question of the provider to the client that made the call; never after `end`. */
   ask(question: Question): Asked;
+  /** The provider closed the event stream of the answer and wants the client to come back for it (2025-11-25, "Streamable HTTP"). */
+  pause(): void;
   /** The end: exactly once, and never before `dispatch` has returned. */
   end(outcome: Outcome): void;
 }

@@ -109,6 +109,9 @@ export function dispatch(
       faults.push("a question to a client that can answer none");
       return { withdraw: () => {} };
     },
+    pause() {
+      faults.push("a pause of a provider without event streams");
+    },
     end(outcome) {
       if (!returned) faults.push("the end before dispatch returned");
       if (ends.length > 0) faults.push("a second end");

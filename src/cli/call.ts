@@ -55,7 +55,7 @@ function invoke(
     registered.target.dispatch(
       { message, caller, timeoutMs },
       // It declares no capabilities, so it is asked nothing.
-      { note: () => {}, ask: () => ({ withdraw: () => {} }), end: resolve },
+      { note: () => {}, ask: () => ({ withdraw: () => {} }), pause: () => {}, end: resolve },
     );
   });
 }

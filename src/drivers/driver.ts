@@ -14,6 +14,8 @@ export interface RunEvents {
    * came with, where the way of transport tells.
    */
   line(text: string, about?: number): void;
+  /** The provider closed the event stream of this answer on purpose; it is taken up again later. */
+  paused(id: number): void;
   /** Whether somebody still waits for the answer to request `id`. */
   waits(id: number): boolean;
   /** The request `id` will get no answer. */

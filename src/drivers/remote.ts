@@ -329,8 +329,12 @@ class RemoteRun implements Run {
       this.#streams.add(cancel);
       return true;
     };
-    const lost = (): void => {
-      if (over()) return;
+    const ended = (): void => {
+      const { id } = exchange.about;
+      if (over()) {
+        if (id !== undefined && this.#events.waits(id)) this.#events.paused(id);
+        return;
+      }
       const why = "it ended the stream without an answer";
       this.#failed(exchange, new HangarError("remote_failed", why).whenSent());
     };
@@ -346,7 +350,7 @@ class RemoteRun implements Run {
       },
       tooLong: (head) => this.#events.refused("too_long", head),
     });
-    const reader: Answer = { data: (chunk) => parser.push(chunk), end: lost, broken: over };
+    const reader: Answer = { data: (chunk) => parser.push(chunk), end: ended, broken: over };
     return reader;
   }
 

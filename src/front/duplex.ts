@@ -42,6 +42,7 @@ export function serveDuplex(
     const handler: CallHandler = {
       note: write,
       ask: (question) => client.ask(question, write),
+      pause: () => {}, // this channel stays open
       end: (outcome) => finish(id, outcome),
     };
     try {

@@ -127,6 +127,7 @@ function guarded(handler: CallHandler, tell: Tell): CallHandler {
   return {
     note: (text) => safely(() => handler.note(text)),
     ask: (question) => handler.ask(question),
+    pause: () => handler.pause(),
     end: (outcome) => safely(() => handler.end(outcome)),
   };
 }

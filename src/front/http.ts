@@ -267,7 +267,8 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     session: Session | undefined,
     dispatch: (handler: CallHandler) => Running,
   ): void {
-    const streams = request.headers.accept?.includes("text/event-stream") === true;
+    const { accept = "" } = request.headers;
+    const streams = accept.includes("text/event-stream");
     let stream: EventStream | undefined;
     let lookedAt = performance.now();
     const began = lookedAt;
@@ -292,6 +293,9 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
           else return false;
           return true;
         });
+      },
+      pause() {
+        if (streams && session !== undefined && mayPrime(request)) upgrade().pause();
       },
       end(outcome) {
         underWay.delete(exchange);
@@ -318,6 +322,8 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       },
     };
     underWay.add(exchange);
+    // A client that names event streams first would rather have one.
+    if (session !== undefined && /^\s*text\/event-stream\b/.test(accept)) upgrade();
     // In the modern era a client cancels by going away; a legacy client may only have lost its connection.
     if (session === undefined) {
       response.once("close", () => {

@@ -137,6 +137,12 @@ export class EventStream {
     this.#response?.end();
   }
 
+  /** Ends the connection, not the stream: the client comes back for the rest. */
+  pause(): void {
+    this.#response?.end();
+    this.#response = undefined;
+  }
+
   keepAlive(): void {
     if (this.#response?.writableLength === 0) this.#response.write(sseComment("keep-alive"));
   }

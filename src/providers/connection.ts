@@ -391,6 +391,7 @@ export class Connection {
       const handler: CallHandler = {
         note: ignore,
         ask: () => ({ withdraw: ignore }),
+        pause: ignore,
         end: (outcome) => {
           clearTimeout(timer);
           if (outcome.kind === "reply") resolve(outcome);
@@ -422,6 +423,12 @@ export class Connection {
     if (message.kind === "response") this.#answered(message);
     else if (message.kind === "request") this.#asked(message, about);
     else this.#noted(message, about);
+  }
+
+  /** The provider wants the client to come back for the answer to a request. */
+  paused(id: number): void {
+    const pending = this.#pending.get(id);
+    if (pending !== undefined) this.#safely(() => pending.handler.pause());
   }
 
   waits(id: number): boolean {

@@ -253,6 +253,7 @@ export class Provider implements Target {
     const then = (effect: () => void): CallHandler => ({
       note: (note) => handler.note(note),
       ask: (question) => handler.ask(question),
+      pause: () => handler.pause(),
       end: (outcome) => {
         if (outcome.kind === "reply" && !outcome.isError) effect();
         handler.end(outcome);
@@ -310,6 +311,7 @@ export class Provider implements Target {
         handler.note(text);
       },
       ask: (question) => handler.ask(question),
+      pause: () => handler.pause(),
       end: (outcome) => {
         listening.running = undefined;
         const runEnded =
@@ -517,6 +519,7 @@ export class Provider implements Target {
     const run = await this.#driver.start(
       {
         line: (text, about) => connection?.receive(text, about),
+        paused: (id) => connection?.paused(id),
         waits: (id) => connection?.waits(id) === true,
         lost: (id, why) => connection?.lost(id, why),
         refused: (reason, head) => this.#noise(REFUSED[reason], head),
@@ -639,6 +642,7 @@ export class Provider implements Target {
     return {
       note: (text) => handler.note(text),
       ask: (question) => handler.ask(question),
+      pause: () => handler.pause(),
       end: (outcome) => {
         this.#count(outcome);
         handler.end(outcome);

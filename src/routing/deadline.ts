@@ -61,6 +61,7 @@ export function deadline(target: Target, defaultMs: number, patienceMs = default
     const running = target.dispatch(call, {
       note: (text) => handler.note(text),
       ask,
+      pause: () => handler.pause(),
       end: (outcome) => {
         ended = true;
         clearTimeout(timer);

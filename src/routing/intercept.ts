@@ -17,6 +17,7 @@ export function atEnd(handler: CallHandler, end: (outcome: Outcome) => void): Ca
   return {
     note: (text) => handler.note(text),
     ask: (question) => handler.ask(question),
+    pause: () => handler.pause(),
     end,
   };
 }

@@ -11,7 +11,7 @@ const files = globSync("**/*.{yaml,yml,json}", { cwd: EXAMPLES }).toSorted();
 function load(file: string) {
   return loadConfig({
     path: join(EXAMPLES, file),
-    env: { HOME: "/home/someone" },
+    env: { HOME: "/home/someone", SEARCH_TOKEN: "secret" },
     cwd: "/",
     builtin: { command: ["unused"] },
   });

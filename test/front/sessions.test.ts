@@ -38,7 +38,12 @@ function callIn(session: Session, id = "1"): { finish: () => void; ends: Outcome
   const { client } = session;
   client.dispatch(
     { message, caller: client.caller },
-    { note: () => {}, ask: () => ({ withdraw: () => {} }), end: (outcome) => ends.push(outcome) },
+    {
+      note: () => {},
+      ask: () => ({ withdraw: () => {} }),
+      pause: () => {},
+      end: (outcome) => ends.push(outcome),
+    },
     () => true,
   );
   const taken = lastTaken;
