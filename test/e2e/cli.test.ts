@@ -717,6 +717,12 @@ describe("the log level", () => {
     });
   });
 
+  test("in a word that MCP_LOG_LEVEL does not know is an error that says which there are", async () => {
+    const { code, stderr } = await runCli(["serve"], { env: { MCP_LOG_LEVEL: "loud" } });
+    expect(stderr).toMatch(/MCP_LOG_LEVEL must be one of debug, info, warn, error, found loud/);
+    expect(code).toBe(78);
+  });
+
   test("of a one-shot command is silence unless one is asked for on the spot", async () => {
     const providers = { p: { command: fixture("add") } };
     const config = configOf(providers, { logging: { level: "debug" } });
