@@ -39,6 +39,8 @@ const SPECIAL: Record<string, Json> = {
   refuses: { command: fixture("errors-on-initialize") },
   sleepy: { idle_ttl_s: 1 },
 };
+/** How long a client waits for a message. */
+const WAIT_MS = 8000;
 const POOL = Array.from({ length: 90 }, (_, n) => `p${n}`);
 
 let dir: string;
@@ -137,6 +139,8 @@ abstract class Peer {
   readonly incoming: Incoming[] = [];
   /** Ids of requests, raw. */
   protected readonly unanswered = new Set<string>();
+  /** Called at the next message. */
+  readonly #looking: (() => void)[] = [];
   #lastId = 0;
 
   abstract open(provider: string): Promise<void>;
@@ -146,6 +150,7 @@ abstract class Peer {
 
   protected take(text: string, via: Incoming["via"]): void {
     this.incoming.push({ text, message: JSON.parse(text), via });
+    for (const look of this.#looking.splice(0)) look();
   }
 
   async request(method: string, params?: string, id: Json = ++this.#lastId): Promise<Incoming> {
@@ -182,11 +187,18 @@ abstract class Peer {
     this.send(`{"jsonrpc":"2.0","id":${JSON.stringify(question.message.id)},${member}}`);
   }
 
-  waitFor(what: string, is: (message: Json) => boolean): Promise<Incoming> {
-    return waitFor(what, () => this.incoming.find(({ message }) => is(message))).catch((error) => {
-      const seen = this.incoming.map(({ text }) => text).join("\n");
-      throw new Error(`${String(error)}; seen:\n${seen}`);
-    });
+  async waitFor(what: string, is: (message: Json) => boolean): Promise<Incoming> {
+    const late = AbortSignal.timeout(WAIT_MS);
+    while (!late.aborted) {
+      const found = this.incoming.find(({ message }) => is(message));
+      if (found !== undefined) return found;
+      await new Promise<void>((resolve) => {
+        this.#looking.push(resolve);
+        late.addEventListener("abort", () => resolve(), { once: true });
+      });
+    }
+    const seen = this.incoming.map(({ text }) => text).join("\n");
+    throw new Error(`waited ${WAIT_MS} ms in vain for ${what}; seen:\n${seen}`);
   }
 
   of(method: string): Incoming[] {
@@ -222,7 +234,8 @@ class HttpPeer extends Peer {
 
   override async initialize(capabilities: string, version?: string): Promise<Incoming> {
     const reply = await super.initialize(capabilities, version);
-    if (this.listens && this.session !== undefined) await this.listen();
+    const greeted = this.session !== undefined && reply.message.error === undefined;
+    if (this.listens && greeted) await this.listen();
     return reply;
   }
 
@@ -493,8 +506,9 @@ describe.each(TRANSPORTS)("over %s", (transport) => {
   test("progress nobody asked for, or after the end, goes nowhere", async () => {
     const peer = await connect(fresh(), transport);
     const late = note("notifications/progress", { progressToken: 0, progress: 1 });
-    await peer.say([late.replace("0", "%id%"), DONE]);
-    await peer.say([DONE, late.replace("0", "%token%")], { meta: '{"progressToken":"t"}' });
+    const under = (token: string): string => late.replace(":0,", `:${token},`);
+    await peer.say([under("%id%"), DONE]);
+    await peer.say([DONE, under("%token%")], { meta: '{"progressToken":"t"}' });
     await peer.say([DONE]);
     expect(peer.of("notifications/progress")).toEqual([]);
   });
@@ -656,7 +670,7 @@ describe.each(TRANSPORTS)("over %s", (transport) => {
     expect(text).toContain(`"result":${created}}`);
     const status = note("notifications/tasks/status", { taskId: "t1", status: "completed" });
     const progress = note("notifications/progress", { progressToken: 0, progress: 5 });
-    await peer.say([DONE, status, progress.replace("0", "%id:task%")]);
+    await peer.say([DONE, status, progress.replace(":0,", ":%id:task%,")]);
     expect((await peer.waitForMethod("notifications/tasks/status")).text).toBe(status);
     const { message } = await peer.waitForMethod("notifications/progress");
     expect(message.params).toEqual({ progressToken: "mine", progress: 5 });
@@ -909,12 +923,12 @@ describe("a question", () => {
     const peer = await visit(provider);
     const call = peer.say([question("elicitation/create", ELICIT)], { as: "call" });
     const asked = await peer.waitForMethod("elicitation/create");
-    await sleep(1300);
+    await sleep(1100);
     expect(heardOf(provider, "notifications/cancelled")).toEqual([]);
     peer.answer(asked, '"result":{"action":"decline"}');
     const { error } = (await call).message;
     expect(error.data.code).toBe("timeout");
-    expect(heardOf(provider, "notifications/cancelled")).toHaveLength(1);
+    await waitFor("the cancel", () => heardOf(provider, "notifications/cancelled").length === 1);
   });
 
   test("that is withdrawn after the end of its call is withdrawn from the client all the same", async () => {
@@ -1044,6 +1058,27 @@ describe("through registry_invoke", () => {
     const [{ params }] = heardOf(provider, "tools/call") as [Json];
     expect(params).not.toHaveProperty("task");
     expect(params.vendor).toBe(1);
+  });
+});
+
+describe("a tool whose definition names something twice", () => {
+  const twice = '{"name":"t1","title":"A","title":"B","inputSchema":{}}';
+  const said = '{"name":"say","inputSchema":{}}';
+
+  test("passes as it is, and does not keep the provider from starting", async () => {
+    const provider = fresh();
+    writeFileSync(toolsOf(provider), `{"tools":[${twice},${said}]}`);
+    const peer = await visit(provider);
+    const { text } = await peer.request("tools/list");
+    expect(text).toContain(`"result":{"tools":[${twice},${said}]}`);
+  });
+
+  test("is hidden where tools are, since nobody can say which one it is", async () => {
+    const provider = special("filtered");
+    writeFileSync(toolsOf(provider), `{"tools":[${twice},${said}]}`);
+    const peer = await visit(provider);
+    const { text } = await peer.request("tools/list");
+    expect(text).toContain(`"result":{"tools":[${said}]}`);
   });
 });
 
