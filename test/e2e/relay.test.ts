@@ -920,6 +920,7 @@ describe("several clients of one provider", () => {
 describe("a question", () => {
   test("stops the clock of its call, which goes on with the answer", async () => {
     const provider = special("hasty");
+    await hangar.callTool("registry_start", { provider }); // its deadline is too short for a start
     const peer = await visit(provider);
     const call = peer.say([question("elicitation/create", ELICIT)], { as: "call" });
     const asked = await peer.waitForMethod("elicitation/create");
