@@ -188,6 +188,15 @@ export const ERRORS = {
     cause: "The provider answered a request of Hangar itself, such as tools/list, with an error.",
     fix: "The message has the provider's own words; if it says nothing useful, look at its log.",
   },
+  unreadable_answer: {
+    type: "ToolInvocationError",
+    jsonrpc: INTERNAL_ERROR,
+    http: 502,
+    retryable: false,
+    cause:
+      "The provider answered with something that is no acceptable message: too long, not UTF-8, bad JSON, a key twice.",
+    fix: "Raise `max_message_bytes` if the answer is just large; otherwise the provider is at fault. Check whether the call took effect before you repeat it.",
+  },
   not_translatable: {
     type: "ToolInvocationError",
     jsonrpc: INTERNAL_ERROR,

@@ -74,7 +74,7 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
       registered = { ...registered, target: runs.face("target"), relay: runs.face("relay") };
     }
     registry.set(name, registered);
-    faces.set(name, relayFace(registered.relay, tell));
+    faces.set(name, relayFace(registered.relay, entry.startup_timeout_s * 1000, tell));
   }
   const providers = [...registry.values()].map(({ provider }) => provider);
   const looking = lookAfter(providers, loops.signal);

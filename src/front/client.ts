@@ -9,7 +9,7 @@ import type {
   Target,
   Watch,
 } from "../target.ts";
-import { type Message, stringAt, textOf } from "../wire/envelope.ts";
+import { type Message, scanMessage, splice, stringAt, textOf, wholeOf } from "../wire/envelope.ts";
 import { atEnd } from "../routing/intercept.ts";
 
 /** Questions that one client has not answered yet; more are refused. */
@@ -86,8 +86,11 @@ export class Client {
   /** Puts a question to the client through `outlet`. One that cannot be put is answered with the reason. */
   ask(question: Question, outlet: Outlet): Asked {
     const id = String(++this.#lastQuestion);
-    const { text, method, params } = question.message;
-    const tail = params === undefined ? "}" : `,"params":${textOf(text, params)}}`;
+    const { text, method, params, meta } = question.message;
+    // Providers choose their tokens without knowing of each other; here a question's id is one.
+    const token = meta.get("progressToken");
+    const edits = token === undefined ? [] : [{ span: token, text: id }];
+    const tail = params === undefined ? "}" : `,"params":${splice(text, params, edits)}}`;
     const asked = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)}${tail}`;
     if (this.#gone) refuse(question, "The client has gone");
     else if (this.#questions.size >= MAX_QUESTIONS) {
@@ -136,12 +139,12 @@ export class Client {
         return;
       }
       case "notifications/progress": {
-        const token = body.get("progressToken");
+        const span = body.get("progressToken");
+        if (span === undefined) return;
+        const question = this.#questions.get(textOf(text, span));
+        const token = question === undefined ? undefined : tokenOf(question.message);
         if (token === undefined) return;
-        const about = [...this.#questions.values()].find(
-          (question) => tokenOf(question.message) === textOf(text, token),
-        );
-        about?.note(message);
+        question?.note(scanMessage(splice(text, wholeOf(text), [{ span, text: token }])));
         return;
       }
       default:

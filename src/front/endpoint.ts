@@ -64,10 +64,14 @@ export function ownFace(target: Target, tell: Tell): Target {
 }
 
 /** A provider as if the client were connected to it directly. Only a ping is not worth starting one for. */
-export function relayFace(target: Target, tell: Tell): Target {
+export function relayFace(target: Target, startupMs: number, tell: Tell): Target {
   return intercept(target, (call, handler) => {
     const { message, caller } = call;
     const safe = guarded(handler, tell);
+    // The handshake waits for a start, however short the deadline of calls is.
+    if (message.method === "initialize" || message.method === "server/discover") {
+      return target.dispatch({ ...call, timeoutMs: startupMs }, safe);
+    }
     if (message.method !== "ping" || caller.era === "modern") return target.dispatch(call, safe);
     return holdCall(Promise.resolve(PONG), call, safe, tell);
   });

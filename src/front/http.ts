@@ -226,11 +226,11 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     response: ServerResponse,
   ): CallHandler {
     return atEnd(handler, (outcome) => {
-      if (outcome.kind === "failure" || outcome.isError) {
-        sessions.end(session);
-        if (!response.headersSent) response.removeHeader("Mcp-Session-Id");
-      }
+      const failed = outcome.kind === "failure" || outcome.isError;
+      if (failed && !response.headersSent) response.removeHeader("Mcp-Session-Id");
+      // The answer first: a session takes its streams with it.
       handler.end(outcome);
+      if (failed) sessions.end(session);
     });
   }
 
@@ -288,8 +288,9 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
         if (session === undefined)
           throw new HangarError("internal", "a question in the modern era");
         return session.client.ask(question, (text) => {
-          if (streams) upgrade().send(text);
-          else if (session.standalone.attached) session.standalone.send(text);
+          if (streams && stream?.finished !== true) upgrade().send(text);
+          // A question may be withdrawn after the end of its call.
+          else if (streams || session.standalone.attached) session.standalone.send(text);
           else return false;
           return true;
         });

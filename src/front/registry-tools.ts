@@ -367,10 +367,14 @@ function shorten(text: string): string {
   return text.length > 60 ? `${text.slice(0, 60)}...` : text;
 }
 
+/** Members of a call's params that mean Hangar's own tool. */
+const OWN_MEMBERS: readonly string[] = ["name", "arguments", "task"];
+
 /** The provider's own `tools/call` inside a `registry_invoke`; the arguments stay the bytes they came as. */
 function innerCall({ message, caller }: Call, args: Arguments): Call {
   // Also what a modern client repeats a call with, after it has answered the provider's questions.
-  const others = [...message.body].filter(([key]) => key !== "name" && key !== "arguments");
+  // No `task`: a client could not ask here what became of it, and Hangar declares none (2025-11-25, "Tasks").
+  const others = [...message.body].filter(([key]) => !OWN_MEMBERS.includes(key));
   const given = args.get("arguments") as Span | undefined;
   // Joined once, as large arguments are copied by it.
   const text = [

@@ -135,6 +135,8 @@ export class EventStream {
     this.#finished = true;
     if (text !== undefined) this.send(text);
     this.#response?.end();
+    // What is on its way shall arrive, even if the session is closed next.
+    this.#response = undefined;
   }
 
   /** Ends the connection, not the stream: the client comes back for the rest. */

@@ -41,6 +41,8 @@ const UNSUPPORTED_VERSION = -32_022;
 const MAX_PAGES = 100;
 /** Questions of one provider that wait for an answer; more are refused. */
 const MAX_QUESTIONS = 1_000;
+/** Tasks of one provider whose progress still finds its client; the oldest makes room. */
+const MAX_TASKS = 1_000;
 
 /** Something a connection has to tell apart from the ends of calls. */
 export interface ConnectionEvents {
@@ -56,6 +58,8 @@ export interface ConnectionEvents {
   wants(client: string, message: Message): boolean;
   /** A notification that belongs to no call. */
   noted(message: Message): void;
+  /** Progress of a task of this client, whose call has ended. */
+  notedTo(client: string, text: string): void;
   /** A question that belongs to no call; undefined where there is nobody it could be for. */
   asked(question: Question): Asked | undefined;
 }
@@ -89,6 +93,9 @@ const CONCERNS_EVERYBODY: ReadonlySet<string> = new Set([
   "notifications/prompts/list_changed",
   "notifications/resources/list_changed",
   "notifications/resources/updated",
+  // These outlive the call they came from; who does not know the task or the elicitation ignores them.
+  "notifications/tasks/status",
+  "notifications/elicitation/complete",
 ]);
 
 const CLIENT_INFO = JSON.stringify({ name: "mcp-hangar", version: VERSION });
@@ -117,6 +124,8 @@ export class Connection {
   readonly #pending = new Map<number, Pending>();
   /** Questions without an answer yet, by the provider's own id (raw JSON text). */
   readonly #questions = new Map<string, Asked | undefined>();
+  /** Who made a task, and under which progress token, by the id of the request that made it. */
+  readonly #tasks = new Map<number, { readonly client: string; readonly token: string }>();
   #nextId = 1;
   #listens = 0;
   #handshake: Handshake | undefined;
@@ -227,7 +236,7 @@ export class Connection {
       const { text } = answer;
       const body = resultOf("tools/list", answer);
       for (const item of itemsOf(text, body.get("tools")) ?? []) {
-        const name = stringAt(text, membersOf(text, item)?.get("name"));
+        const name = this.#toolName(text, item);
         if (name !== undefined && !tools.has(name)) {
           tools.set(name, { name, text: textOf(text, item) });
         }
@@ -246,6 +255,17 @@ export class Connection {
       }
     }
     return [...tools.values()];
+  }
+
+  /** One tool that says something twice is no reason to do without the others. */
+  #toolName(text: string, item: Span): string | undefined {
+    try {
+      return stringAt(text, membersOf(text, item)?.get("name"));
+    } catch (error) {
+      const why = `tools/list has a tool that is left out: ${(error as Error).message}`;
+      this.#events.noise(why, textOf(text, item).slice(0, 200));
+      return undefined;
+    }
   }
 
   /** Is it alive? Throws `timeout` when no answer comes, `provider_exited` when it has gone. */
@@ -416,7 +436,7 @@ export class Connection {
     try {
       message = scanMessage(line);
     } catch (error) {
-      this.#events.noise((error as Error).message, line.slice(0, 200));
+      this.unreadable((error as Error).message, line);
       return;
     }
     this.#heardAt = performance.now();
@@ -441,6 +461,19 @@ export class Connection {
     if (pending !== undefined) this.#safely(() => pending.handler.end(why));
   }
 
+  /** Takes output that is no message, or its beginning; if it shows whose answer it was to be, that request ends. */
+  unreadable(why: string, head: string): void {
+    this.#events.noise(why, head.slice(0, 200));
+    const id = /^\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d+)\s*,/.exec(head)?.[1];
+    const tail = /,\s*"id"\s*:\s*(\d+)\s*\}\s*$/.exec(head.slice(-40))?.[1];
+    const pending = this.#forget(Number(id ?? tail));
+    if (pending === undefined) return;
+    const what = `the provider's answer cannot be read: ${why}`;
+    this.#safely(() =>
+      pending.handler.end(new HangarError("unreadable_answer", what, { sent: true })),
+    );
+  }
+
   #answered(message: Message): void {
     // Nobody may wait for it: it was cancelled, or it is the provider's mistake.
     const pending = this.#forget(Number(message.id));
@@ -455,7 +488,16 @@ export class Connection {
         ? textOf(message.text, span)
         : splice(message.text, span, [{ span: subscription, text: id }]);
     const reply: Reply = { kind: "reply", isError, text };
+    if (!isError) this.#keepToken(Number(message.id), pending);
     this.#safely(() => pending.handler.end(reply));
+  }
+
+  /** A task goes on under the token of the call that made it (2025-11-25, "Tasks", "Progress"). */
+  #keepToken(id: number, { call, progressToken: token }: Pending): void {
+    if (token === undefined || call?.message.body.has("task") !== true) return;
+    this.#tasks.set(id, { client: call.caller.client, token });
+    const [oldest] = this.#tasks.keys();
+    if (this.#tasks.size > MAX_TASKS && oldest !== undefined) this.#tasks.delete(oldest);
   }
 
   /** A request of the provider: for the client whose call it belongs to, if that can be told. */
@@ -549,11 +591,14 @@ export class Connection {
 
   #progressed({ text, body }: Message): void {
     const span = body.get("progressToken");
-    const pending = this.#pending.get(numberAt(text, span));
-    if (span === undefined || pending?.progressToken === undefined) return;
-    const { handler, progressToken } = pending;
-    const note = splice(text, wholeOf(text), [{ span, text: progressToken }]);
-    this.#safely(() => handler.note(note));
+    const id = numberAt(text, span);
+    const pending = this.#pending.get(id);
+    const task = this.#tasks.get(id);
+    const token = pending?.progressToken ?? task?.token;
+    if (span === undefined || token === undefined) return;
+    const note = splice(text, wholeOf(text), [{ span, text: token }]);
+    if (pending !== undefined) this.#safely(() => pending.handler.note(note));
+    else if (task !== undefined) this.#safely(() => this.#events.notedTo(task.client, note));
   }
 
   /** A message on a subscription, whose id is another one on the client's side. */
@@ -570,6 +615,11 @@ export class Connection {
     this.#exit = exit;
     const ended = [...this.#pending.values()];
     this.#pending.clear();
+    for (const [id, asked] of this.#questions) {
+      const params = `{"requestId":${id},"reason":"the provider has ended"}`;
+      const gone = `{"jsonrpc":"2.0","method":"notifications/cancelled","params":${params}}`;
+      this.#safely(() => asked?.withdraw(scanMessage(gone)));
+    }
     this.#questions.clear();
     this.#listens = 0;
     for (const { handler } of ended) this.#safely(() => handler.end(lost(exit, true)));

@@ -250,12 +250,14 @@ export class Provider implements Target {
     const { client } = caller;
     const uri = stringAt(text, body.get("uri"));
     const level = stringAt(text, body.get("level"));
-    const then = (effect: () => void): CallHandler => ({
+    // Remembered before the answer comes: what other clients wish meanwhile must not undo it.
+    const unlessRefused = (forget: () => void): CallHandler => ({
       note: (note) => handler.note(note),
       ask: (question) => handler.ask(question),
       pause: () => handler.pause(),
       end: (outcome) => {
-        if (outcome.kind === "reply" && !outcome.isError) effect();
+        // One that was sent and then given up may have had its effect.
+        if (outcome.kind === "failure" ? !outcome.sent : outcome.isError) forget();
         handler.end(outcome);
       },
     });
@@ -264,14 +266,11 @@ export class Provider implements Target {
       const common = JSON.stringify(this.#watchers.levelWith(client, level));
       const spliced = splice(text, wholeOf(text), [{ span, text: common }]);
       const shared = common === textOf(text, span) ? message : scanMessage(spliced);
-      const effect = (): void => this.#watchers.setLevel(client, level);
-      return connection.dispatch({ ...call, message: shared }, then(effect));
+      const forget = this.#watchers.setLevel(client, level);
+      return connection.dispatch({ ...call, message: shared }, unlessRefused(forget));
     }
     if (method === "resources/subscribe" && uri !== undefined) {
-      return connection.dispatch(
-        call,
-        then(() => this.#watchers.subscribe(client, uri)),
-      );
+      return connection.dispatch(call, unlessRefused(this.#watchers.subscribe(client, uri)));
     }
     if (uri !== undefined && this.#watchers.unsubscribe(client, uri)) {
       return holdCall(Promise.resolve(DONE), call, handler, this.#tell);
@@ -522,7 +521,10 @@ export class Provider implements Target {
         paused: (id) => connection?.paused(id),
         waits: (id) => connection?.waits(id) === true,
         lost: (id, why) => connection?.lost(id, why),
-        refused: (reason, head) => this.#noise(REFUSED[reason], head),
+        refused: (reason, head) =>
+          connection === undefined
+            ? this.#noise(REFUSED[reason], head)
+            : connection.unreadable(REFUSED[reason], head),
       },
       signal,
     );
@@ -540,6 +542,7 @@ export class Provider implements Target {
         tool: (name: string) => this.#tools.find((tool) => tool.name === name),
         wants: (client: string, message: Message) => this.#watchers.wants(client, message),
         noted: (message: Message) => this.#watchers.note(message),
+        notedTo: (client: string, text: string) => this.#watchers.tell(client, text),
         asked: (question: Question) => (this.#isShared ? undefined : this.#watchers.ask(question)),
       };
       const capabilities = this.#ownCapabilities ?? SHARED_CAPABILITIES;

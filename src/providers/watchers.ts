@@ -36,8 +36,13 @@ export class Watchers {
     return [...(gone?.uris ?? [])].filter((uri) => !this.#isSubscribed(uri));
   }
 
-  subscribe(client: string, uri: string): void {
-    for (const watched of this.#of(client)) watched.uris.add(uri);
+  /** Returns what takes it back. */
+  subscribe(client: string, uri: string): () => void {
+    const added = this.#of(client).filter(({ uris }) => !uris.has(uri));
+    for (const { uris } of added) uris.add(uri);
+    return () => {
+      for (const { uris } of added) uris.delete(uri);
+    };
   }
 
   /** True when somebody else is still subscribed, so that the provider must not hear of it. */
@@ -46,8 +51,13 @@ export class Watchers {
     return this.#isSubscribed(uri);
   }
 
-  setLevel(client: string, level: string): void {
-    for (const watched of this.#of(client)) watched.level = Math.max(LOG_LEVELS.indexOf(level), 0);
+  /** Returns what takes it back. */
+  setLevel(client: string, level: string): () => void {
+    const before = this.#of(client).map((watched) => ({ watched, level: watched.level }));
+    for (const { watched } of before) watched.level = Math.max(LOG_LEVELS.indexOf(level), 0);
+    return () => {
+      for (const { watched, level: old } of before) watched.level = old;
+    };
   }
 
   /** The level that serves `client`, if it gets `level`, and everybody else. */
@@ -72,12 +82,18 @@ export class Watchers {
     if (method === "notifications/resources/updated") {
       const uri = stringAt(text, body.get("uri")) ?? "";
       const subscribed = hearers.filter(({ uris }) => covers(uris, uri));
-      // An update nobody asked for is nothing to hide; a direct client would see it, too.
+      // One that nobody asked for a direct client would see, too; but not somebody else.
       if (subscribed.length > 0) hearers = subscribed;
+      else if (!this.#onePrincipal()) return;
     } else if (!method?.endsWith("/list_changed") && !this.#onePrincipal()) return;
     for (const watched of hearers) {
       if (isImportant(message, watched.level)) watched.watcher.note(text);
     }
+  }
+
+  /** Gives `text`, a whole notification, to one client. */
+  tell(client: string, text: string): void {
+    for (const { watcher } of this.#of(client)) watcher.note(text);
   }
 
   /** False for a log message that is less important than this client wants to hear of. */
@@ -119,5 +135,10 @@ function isImportant({ method, text, body }: Message, wanted: number | undefined
 
 /** An update may name a part of what was subscribed (2025-11-25, "Resource Updated Notification"). */
 function covers(subscribed: ReadonlySet<string>, uri: string): boolean {
-  return subscribed.has(uri) || [...subscribed].some((one) => uri.startsWith(one));
+  return subscribed.has(uri) || [...subscribed].some((one) => isPart(uri, one));
+}
+
+function isPart(uri: string, whole: string): boolean {
+  if (!uri.startsWith(whole)) return false;
+  return /[/?#]$/.test(whole) || "/?#".includes(uri.charAt(whole.length));
 }

@@ -4,7 +4,15 @@ import type { Tell } from "../observe/events.ts";
 import type { Provider } from "../providers/provider.ts";
 import { holdCall } from "../providers/held-call.ts";
 import type { Call, Outcome, Target } from "../target.ts";
-import { itemsOf, membersOf, splice, stringAt, textOf, wholeOf } from "../wire/envelope.ts";
+import {
+  itemsOf,
+  membersOf,
+  type Span,
+  splice,
+  stringAt,
+  textOf,
+  wholeOf,
+} from "../wire/envelope.ts";
 import { atEnd, intercept } from "./intercept.ts";
 
 /** Globs over tool names. */
@@ -57,11 +65,20 @@ function withoutHidden(outcome: Outcome, filter: ToolFilter): Outcome {
   const items = itemsOf(text, span);
   if (span === undefined || items === undefined) return outcome;
   const shown = items.filter((item) => {
-    const name = stringAt(text, membersOf(text, item)?.get("name"));
+    const name = nameAt(text, item);
     return name !== undefined && isOffered(filter, name);
   });
   const list = `[${shown.map((item) => textOf(text, item)).join(",")}]`;
   return { ...outcome, text: splice(text, wholeOf(text), [{ span, text: list }]) };
+}
+
+/** The name of the tool at `item`; undefined when it is ambiguous, too. */
+function nameAt(text: string, item: Span): string | undefined {
+  try {
+    return stringAt(text, membersOf(text, item)?.get("name"));
+  } catch {
+    return undefined;
+  }
 }
 
 /**

@@ -357,8 +357,9 @@ describe("a provider that misbehaves", () => {
     );
     const good = await hangar.invoke("p", "huge", { bytes: 90_000 });
     expect(good.isError).not.toBe(true);
-    const { isError } = await hangar.invoke("p", "huge", { bytes: 200_000 }, 1);
+    const { isError, structuredContent } = await hangar.invoke("p", "huge", { bytes: 200_000 });
     expect(isError).toBe(true);
+    expect(structuredContent).toMatchObject({ code: "unreadable_answer", sent: true });
     expect((await hangar.invoke("p", "echo", { n: 1 })).structuredContent).toEqual({ n: 1 });
     expect((await hangar.details("p")).noise_lines).toBe(1);
   });
