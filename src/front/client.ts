@@ -12,7 +12,7 @@ import type {
 import { type Message, scanMessage, splice, stringAt, textOf, wholeOf } from "../wire/envelope.ts";
 import { atEnd } from "../routing/intercept.ts";
 
-/** Questions that one client has not answered yet; more are refused. */
+/** Questions that one client has not answered yet; the oldest makes room. */
 const MAX_QUESTIONS = 100;
 /** Calls of one client at once; more are refused. */
 const MAX_CALLS = 10_000;
@@ -93,9 +93,8 @@ export class Client {
     const tail = params === undefined ? "}" : `,"params":${splice(text, params, edits)}}`;
     const asked = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)}${tail}`;
     if (this.#gone) refuse(question, "The client has gone");
-    else if (this.#questions.size >= MAX_QUESTIONS) {
-      refuse(question, "The client has too many questions to answer");
-    } else {
+    else {
+      this.#makeRoom();
       this.#questions.set(id, question);
       if (!outlet(asked) && this.#questions.delete(id)) {
         refuse(question, "The client listens on no stream that the question could go to");
@@ -111,6 +110,14 @@ export class Client {
         );
       },
     };
+  }
+
+  /** Some questions are never answered, nor taken back when their call ends. */
+  #makeRoom(): void {
+    const [oldest] = this.#questions;
+    if (oldest === undefined || this.#questions.size < MAX_QUESTIONS) return;
+    this.#questions.delete(oldest[0]);
+    refuse(oldest[1], "The client has too many questions to answer");
   }
 
   /** Takes a response of the client; one that answers nothing comes too late, or twice. */
