@@ -114,6 +114,39 @@ export const ERRORS = {
       "The provider's process ended while the call was running, so the call may or may not have taken effect.",
     fix: "Check whether the call took effect before you repeat it; registry_details shows the last exit and stderr lines.",
   },
+  remote_unreachable: {
+    type: "ProviderNotReadyError",
+    jsonrpc: INTERNAL_ERROR,
+    http: 502,
+    retryable: true,
+    cause: "The remote provider cannot be reached; nothing was sent to it.",
+    fix: "Check `endpoint`, and that the server is up; the message has the network's own words.",
+  },
+  remote_failed: {
+    type: "ProviderNotReadyError",
+    jsonrpc: INTERNAL_ERROR,
+    http: 502,
+    retryable: true,
+    cause:
+      "The remote provider did not answer as MCP over HTTP should: an error status, a redirect elsewhere, or a connection that broke.",
+    fix: "Read the status in the message; `details.status` has it. If the request was sent, check whether it took effect before you repeat it.",
+  },
+  remote_unauthorized: {
+    type: "AccessError",
+    jsonrpc: INTERNAL_ERROR,
+    http: 502,
+    retryable: false,
+    cause: "The remote provider wants other credentials than those in `headers`.",
+    fix: "Set `headers` of the provider, such as `Authorization: Bearer ${TOKEN}`, then call registry_start.",
+  },
+  session_lost: {
+    type: "ProviderNotReadyError",
+    jsonrpc: INTERNAL_ERROR,
+    http: 502,
+    retryable: true,
+    cause: "The remote provider has forgotten Hangar's session, twice in a row.",
+    fix: "Call again; if it goes on, the server ends its sessions too early.",
+  },
   timeout: {
     type: "ToolTimeoutError",
     jsonrpc: INTERNAL_ERROR,
@@ -135,7 +168,8 @@ export const ERRORS = {
     jsonrpc: INTERNAL_ERROR,
     http: 503,
     retryable: true,
-    cause: "The provider does not read its input as fast as it is called, and its queue is full.",
+    cause:
+      "There is no room for one more: the provider reads more slowly than it is called, or a limit on clients, sessions or calls is reached.",
     fix: "Call again after `retryAfterMs`; make fewer calls at once.",
   },
   tool_failed: {
@@ -216,7 +250,7 @@ export const ERRORS = {
     http: 400,
     retryable: false,
     cause: "A required HTTP header is missing or does not agree with the message body.",
-    fix: "Send `MCP-Protocol-Version`, `Mcp-Method` and, for tools/call, `Mcp-Name` with the values of the body.",
+    fix: "Send `MCP-Protocol-Version`, `Mcp-Method` and, where the method or tool asks for them, `Mcp-Name` and `Mcp-Param-*` with the values of the body.",
   },
   unsupported_version: {
     type: "ValidationError",

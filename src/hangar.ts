@@ -4,6 +4,7 @@ import type { Readable, Writable } from "node:stream";
 import type { Config, ProviderConfig } from "./config/schema.ts";
 import type { Driver } from "./drivers/driver.ts";
 import { createGuardian, type Guardian } from "./drivers/guardian.ts";
+import { remote } from "./drivers/remote.ts";
 import { subprocess } from "./drivers/subprocess.ts";
 import { HangarError } from "./errors.ts";
 import { ownFace, relayFace } from "./front/endpoint.ts";
@@ -14,11 +15,14 @@ import { serveStdio } from "./front/stdio.ts";
 import { healthLoops } from "./loops/health.ts";
 import { idleLoop } from "./loops/idle.ts";
 import type { Tell } from "./observe/events.ts";
+import { ClientRuns } from "./providers/client-runs.ts";
 import { EraVerdicts } from "./providers/era-verdicts.ts";
 import { Provider } from "./providers/provider.ts";
 import { findProvider, type Registered, type Registry } from "./providers/registry.ts";
 import { deadline } from "./routing/deadline.ts";
+import { agreeingHeaders } from "./routing/param-headers.ts";
 import { listedOnly, offeredOnly } from "./routing/policy.ts";
+import { renewed } from "./routing/renew.ts";
 import type { Target } from "./target.ts";
 
 /** Time for calls under way to end when Hangar shuts down, in milliseconds. */
@@ -51,31 +55,32 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
   const eras = new EraVerdicts(stateDir === undefined ? undefined : join(stateDir, "eras.json"));
   const registry = new Map<string, Registered>();
   const faces = new Map<string, Target>();
+  const perClient: ClientRuns[] = [];
+  const loops = new AbortController();
   for (const [name, entry] of config.providers) {
     if (!entry.enabled) continue;
     const driver = driverFor(name, entry, { guardian, config, tell });
-    const provider = new Provider({
-      name,
-      config: entry,
-      driver,
-      eraKey: eraKey(entry),
-      eras,
-      tell,
-    });
-    const timeoutMs = entry.timeout_s * 1000;
-    const invokeMs = Math.min(timeoutMs, INVOKE_TIMEOUT_S * 1000);
-    // From the outside in: what is hidden is refused first, and the deadline covers a start and a look for the tool.
-    const target = offeredOnly(deadline(listedOnly(provider, tell), invokeMs), entry.tools, tell);
-    registry.set(name, { provider, target });
-    const relayed = offeredOnly(deadline(provider, timeoutMs), entry.tools, tell);
-    faces.set(name, relayFace(relayed, tell));
+    const options = { name, config: entry, driver, eraKey: eraKey(entry), eras, tell };
+    let registered = behindInterceptors(new Provider(options), tell);
+    if (entry.scope === "session") {
+      const runs = new ClientRuns({
+        name,
+        make: (ownCapabilities) =>
+          behindInterceptors(new Provider({ ...options, ownCapabilities }), tell),
+        adopt: ({ provider }) => lookAfter([provider], loops.signal).end,
+        tell,
+      });
+      perClient.push(runs);
+      registered = { ...registered, target: runs.face("target"), relay: runs.face("relay") };
+    }
+    registry.set(name, registered);
+    faces.set(name, relayFace(registered.relay, tell));
   }
   const providers = [...registry.values()].map(({ provider }) => provider);
+  const looking = lookAfter(providers, loops.signal);
   faces.set("", ownFace(registryTools(registry, tell), tell));
   const front = { maxMessageBytes: config.max_message_bytes, tell };
   const fronts: Front[] = [];
-  const loops = new AbortController();
-  const looping = [healthLoops(providers, loops.signal), idleLoop(providers, loops.signal)];
 
   return {
     registry,
@@ -95,11 +100,37 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
       tell({ type: "shutting_down", reason });
       loops.abort();
       await Promise.all(fronts.map((opened) => opened.drain(DRAIN_MS)));
-      await Promise.all(providers.map((provider) => provider.close()));
-      await Promise.all(looping);
+      await Promise.all([...providers, ...perClient].map((one) => one.close()));
+      await looking.ended;
       guardian.close();
     },
   };
+}
+
+/** From the outside in: what is hidden is refused first, and the deadline covers a start and a look for the tool. */
+function behindInterceptors(provider: Provider, tell: Tell): Registered {
+  const { config } = provider;
+  const timeoutMs = config.timeout_s * 1000;
+  const invokeMs = Math.min(timeoutMs, INVOKE_TIMEOUT_S * 1000);
+  const reached = config.mode === "remote" ? renewed(provider, tell) : provider;
+  const listed = listedOnly(reached, provider, tell);
+  const agreeing = agreeingHeaders(reached, provider, tell);
+  return {
+    provider,
+    target: offeredOnly(deadline(listed, invokeMs, timeoutMs), config.tools, tell),
+    relay: offeredOnly(deadline(agreeing, timeoutMs), config.tools, tell),
+  };
+}
+
+/** Starts the loops that check providers and stop the idle ones. */
+function lookAfter(
+  providers: readonly Provider[],
+  signal: AbortSignal,
+): { readonly end: () => void; readonly ended: Promise<unknown> } {
+  const stop = new AbortController();
+  const either = AbortSignal.any([signal, stop.signal]);
+  const ended = Promise.all([healthLoops(providers, either), idleLoop(providers, either)]);
+  return { end: () => stop.abort(), ended };
 }
 
 interface Surroundings {
@@ -118,6 +149,14 @@ function driverFor(
   if (unusable !== undefined) {
     return { start: () => Promise.reject(new HangarError("not_startable", unusable)) };
   }
+  if (entry.endpoint !== undefined) {
+    return remote({
+      endpoint: entry.endpoint,
+      headers: entry.headers,
+      maxMessageBytes: config.max_message_bytes,
+      trouble: (line) => tell({ type: "provider_stderr", provider, line }),
+    });
+  }
   return subprocess({
     command: entry.command,
     cwd: entry.cwd,
@@ -130,7 +169,7 @@ function driverFor(
 }
 
 /** Changes with whatever may change which server answers; values of variables are left out, as they may be secrets. */
-function eraKey({ mode, command, cwd, env }: ProviderConfig): string {
-  const runs = JSON.stringify([mode, command, cwd, Object.keys(env)]);
+function eraKey({ mode, command, cwd, env, endpoint }: ProviderConfig): string {
+  const runs = JSON.stringify([mode, command, cwd, Object.keys(env), endpoint]);
   return createHash("sha256").update(runs).digest("hex");
 }

@@ -49,6 +49,7 @@ export function openProvider(
     }),
     cwd: tempDir(),
     protocol: "legacy",
+    headers: {},
     ...config,
   };
   const { command: run, cwd, inherit_env, env } = entry;

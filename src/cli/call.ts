@@ -42,6 +42,7 @@ function invoke(
   timeout: number | undefined,
 ): Promise<Outcome> {
   const registered = findProvider(hangar.registry, provider);
+  const timeoutMs = (timeout ?? registered.provider.config.timeout_s) * 1000;
   const params = `{"name":${JSON.stringify(tool)},"arguments":${requireObject(args)}}`;
   const message = scanMessage(`{"jsonrpc":"2.0","id":0,"method":"tools/call","params":${params}}`);
   const caller = {
@@ -52,7 +53,7 @@ function invoke(
   } as const;
   return new Promise((resolve) => {
     registered.target.dispatch(
-      { message, caller, ...(timeout === undefined ? {} : { timeoutMs: timeout * 1000 }) },
+      { message, caller, timeoutMs },
       // It declares no capabilities, so it is asked nothing.
       { note: () => {}, ask: () => ({ withdraw: () => {} }), end: resolve },
     );

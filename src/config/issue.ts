@@ -24,7 +24,8 @@ const TYPE_NAMES: Readonly<Record<string, string>> = {
 const HABITS: Readonly<Record<string, string>> = {
   args: "`command` is one list, the program first and then its arguments",
   disabled: "write `enabled: false`",
-  url: "that belongs to `mode: remote`, which is not built yet",
+  url: "write `mode: remote` and `endpoint`",
+  endpoint: "that belongs to `mode: remote`",
   image: "that belongs to `mode: container`, which is not built yet",
 };
 
@@ -91,6 +92,7 @@ const SECRET_PLACES: ReadonlySet<string | number> = new Set([
   "command",
   "args",
   "url",
+  "endpoint",
 ]);
 
 function ruleOf(issue: z.core.$ZodIssue, value: unknown): string {

@@ -14,6 +14,7 @@ import {
   modeSchema,
   PROVIDER_ID,
   providerSchema,
+  remoteSchema,
   settingsSchema,
   UNBUILT_MODES,
   unbuiltProviderSchema,
@@ -68,7 +69,7 @@ export function loadConfig({ path, env, cwd, builtin }: LoadOptions): LoadedConf
     const by = path === undefined ? "MCP_CONFIG" : "--config";
     throw new HangarError("config_not_found", `There is no file ${shown}, which ${by} names.`);
   }
-  const math = providerSchema.parse(builtin);
+  const math = { ...providerDefaults(), ...providerSchema.parse(builtin) };
   return {
     config: {
       providers: new Map([["math", { ...math, cwd: resolvePath(cwd, math.cwd, home) }]]),
@@ -208,13 +209,24 @@ function readConfig(text: string, { file, shown, env, home }: Source): LoadedCon
     }
     const expanded = expandTree(given, path, env);
     // The mode is checked already, against all there will be.
-    const value = isMap(given) ? { ...(expanded.value as Fields), mode: "subprocess" } : given;
-    const entry = check(providerSchema, path, given, { ...expanded, value });
+    const value = isMap(given)
+      ? { ...(expanded.value as Fields), mode: mode ?? "subprocess" }
+      : given;
+    const schema = mode === "remote" ? remoteSchema : providerSchema;
+    const before = refusals.length;
+    const entry = check(schema, path, given, { ...expanded, value });
     for (const one of expanded.malformed) refuse(one);
-    if (entry === undefined) return undefined;
+    if (entry === undefined) {
+      // Nothing is wrong with it but a variable without which it cannot even be read.
+      const dead = refusals.length === before && mode !== undefined;
+      return dead
+        ? { ...providerDefaults(), mode, cwd: folder, ...reasons(expanded.unset) }
+        : undefined;
+    }
+    const all = { ...providerDefaults(), ...entry };
     return {
-      ...entry,
-      cwd: resolvePath(folder, entry.cwd, home),
+      ...all,
+      cwd: resolvePath(folder, all.cwd, home),
       ...reasons(entry.enabled ? expanded.unset : []),
     };
   }
@@ -230,11 +242,9 @@ function readConfig(text: string, { file, shown, env, home }: Source): LoadedCon
     const causes = [...expanded.unset, ...expanded.malformed];
     if (url !== undefined && command !== undefined) {
       causes.push({ path, message: "there is both `command` and `url`; keep one" });
-    } else if (url !== undefined) {
-      causes.push({ path: [...path, "url"], message: "remote providers are not built yet" });
-    } else if (command === undefined) {
+    } else if (url === undefined && command === undefined) {
       causes.push({ path, message: "there is neither `command` nor `url`" });
-    } else if (type !== undefined && !STDIO_TYPES.has(type)) {
+    } else if (url === undefined && type !== undefined && !STDIO_TYPES.has(type)) {
       causes.push({
         path: [...path, "type"],
         message: "an entry with `command` is of type `stdio`",
@@ -251,6 +261,8 @@ function readConfig(text: string, { file, shown, env, home }: Source): LoadedCon
       ...providerDefaults(),
       mode: url === undefined ? "subprocess" : "remote",
       command: command === undefined ? [] : [command, ...args],
+      ...(url === undefined ? {} : { endpoint: url }),
+      headers: entry.headers,
       env: entry.env,
       cwd: resolvePath(folder, entry.cwd, home),
       enabled,
@@ -364,7 +376,7 @@ function inOrder(problems: readonly Problem[]): Problem[] {
 
 /** What every key of a provider is when the file does not say; `command` is empty. */
 function providerDefaults(): ProviderConfig {
-  return { ...providerSchema.parse({ command: ["-"] }), command: [] };
+  return { ...providerSchema.parse({ command: ["-"] }), command: [], headers: {} };
 }
 
 function isMap(value: unknown): value is Fields {

@@ -9,9 +9,9 @@ import * as z from "zod";
 export const PROVIDER_ID = /^[a-zA-Z][a-zA-Z0-9_-]{0,63}$/;
 
 /** Modes a file may name already; such a provider is listed as dead, and its other keys are not looked at. */
-export const UNBUILT_MODES = ["container", "docker", "podman", "remote", "group"] as const;
+export const UNBUILT_MODES = ["container", "docker", "podman", "group"] as const;
 
-export const modeSchema = z.enum(["subprocess", ...UNBUILT_MODES]).default("subprocess");
+export const modeSchema = z.enum(["subprocess", "remote", ...UNBUILT_MODES]).default("subprocess");
 
 const DAY_S = 86_400;
 const KIB = 1024;
@@ -38,6 +38,65 @@ function seconds(min: number, max: number, value: number) {
   return z.number().min(min).max(max).default(value);
 }
 
+/** What every provider has, however it is run. */
+const common = {
+  enabled: z
+    .boolean()
+    .default(true)
+    .describe(
+      "`false` keeps the entry but leaves the provider out: it is not listed and cannot be called.",
+    ),
+  description: z
+    .string()
+    .optional()
+    .describe("One sentence about the provider, shown by `registry_list`."),
+  idle_ttl_s: seconds(0, 7 * DAY_S, 300).describe(
+    "The provider is stopped when no call has been in flight for this many seconds; `0` means never.",
+  ),
+  health_check_interval_s: seconds(0.1, 3600, 60).describe(
+    "Seconds between two health checks while the provider runs.",
+  ),
+  max_consecutive_failures: z
+    .int()
+    .min(1)
+    .max(100)
+    .default(3)
+    .describe("Failures in a row after which the provider counts as `degraded`."),
+  startup_timeout_s: seconds(0.1, 3600, 60).describe(
+    "Longest wait, in seconds, from the start of the program to its answer to the MCP handshake.",
+  ),
+  timeout_s: seconds(0.1, 3600, 60).describe(
+    "Longest wait for the answer to a call, in seconds, unless the call says otherwise.",
+  ),
+  protocol: z
+    .enum(["auto", "legacy", "modern"])
+    .default("auto")
+    .describe(
+      "Protocol family the provider speaks: `legacy` (2024-11-05 to 2025-11-25), `modern` (2026-07-28), or `auto` to find out.",
+    ),
+  tools: z
+    .strictObject({
+      allow: z
+        .array(filledText)
+        .default(["*"])
+        .describe("Globs; only tools that match one of them are offered and can be called."),
+      deny: z
+        .array(filledText)
+        .default([])
+        .describe(
+          "Globs; tools that match one of them are neither offered nor callable, even if allowed.",
+        ),
+    })
+    .prefault({})
+    .describe("Which of the provider's tools there are, by name."),
+  scope: z
+    .enum(["shared", "session"])
+    .default("shared")
+    .describe(
+      "`shared`: all clients use one run of the provider. `session`: each client has a run of its own, which sees that client's capabilities and may ask it at any time.",
+    ),
+};
+
 export const providerSchema = z
   .strictObject({
     mode: z.literal("subprocess").default("subprocess").describe("How the provider is run."),
@@ -62,63 +121,46 @@ export const providerSchema = z
       .describe(
         "Folder the program runs in; relative paths start at the configuration file's folder.",
       ),
-    enabled: z
-      .boolean()
-      .default(true)
-      .describe(
-        "`false` keeps the entry but leaves the provider out: it is not listed and cannot be called.",
-      ),
-    description: z
-      .string()
-      .optional()
-      .describe("One sentence about the provider, shown by `registry_list`."),
-    idle_ttl_s: seconds(0, 7 * DAY_S, 300).describe(
-      "The provider is stopped when no call has been in flight for this many seconds; `0` means never.",
-    ),
-    health_check_interval_s: seconds(0.1, 3600, 60).describe(
-      "Seconds between two health checks while the provider runs.",
-    ),
-    max_consecutive_failures: z
-      .int()
-      .min(1)
-      .max(100)
-      .default(3)
-      .describe("Failures in a row after which the provider counts as `degraded`."),
-    startup_timeout_s: seconds(0.1, 3600, 60).describe(
-      "Longest wait, in seconds, from the start of the program to its answer to the MCP handshake.",
-    ),
-    timeout_s: seconds(0.1, 3600, 60).describe(
-      "Longest wait for the answer to a call, in seconds, unless the call says otherwise.",
-    ),
-    protocol: z
-      .enum(["auto", "legacy", "modern"])
-      .default("auto")
-      .describe(
-        "Protocol family the provider speaks: `legacy` (2024-11-05 to 2025-11-25), `modern` (2026-07-28), or `auto` to find out.",
-      ),
-    tools: z
-      .strictObject({
-        allow: z
-          .array(filledText)
-          .default(["*"])
-          .describe("Globs; only tools that match one of them are offered and can be called."),
-        deny: z
-          .array(filledText)
-          .default([])
-          .describe(
-            "Globs; tools that match one of them are neither offered nor callable, even if allowed.",
-          ),
-      })
-      .prefault({})
-      .describe("Which of the provider's tools there are, by name."),
+    ...common,
   })
   .describe("A provider: one MCP server that Hangar starts, watches and stops.");
+
+const endpoint = z
+  .string()
+  .refine(
+    (value) => /^https?:$/.test(URL.parse(value)?.protocol ?? ""),
+    "must be a URL that begins with http:// or https://",
+  );
+
+/** A header that Hangar sets itself, or that would change how the message is read. */
+const OWN_HEADER = /^(?:host|content-.*|accept|connection|transfer-encoding|mcp-.*|te|upgrade)$/i;
+
+const headers = z.record(
+  z
+    .string()
+    .regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$/, "is not a name for an HTTP header")
+    .refine((name) => !OWN_HEADER.test(name), "is set by Hangar itself"),
+  z.string().regex(/^[\t\x20-\x7e\x80-\xff]*$/, "must be one line"),
+);
+
+export const remoteSchema = z
+  .strictObject({
+    mode: z.literal("remote").describe("How the provider is run."),
+    endpoint: endpoint.describe(
+      "URL of an MCP server that runs elsewhere: Streamable HTTP, or the older HTTP+SSE.",
+    ),
+    headers: headers
+      .default({})
+      .describe("HTTP headers sent with every request to `endpoint`, such as `Authorization`."),
+    ...common,
+  })
+  .describe("A provider that somebody else runs; Hangar connects to it.");
 
 export const unbuiltProviderSchema = z
   .looseObject({
     mode: z.enum(UNBUILT_MODES),
-    enabled: providerSchema.shape.enabled,
-    description: providerSchema.shape.description,
+    enabled: common.enabled,
+    description: common.description,
   })
   .describe(
     "A mode that this version does not run yet: the provider is listed as dead, and its other keys are not checked.",
@@ -141,15 +183,8 @@ export const clientServerSchema = z
       .describe(
         "`stdio` for an entry with `command`; `http`, `streamable-http` or `sse` for one with `url`.",
       ),
-    url: filledText
-      .optional()
-      .describe(
-        "A remote server; this version lists it as dead, because it does not run remote providers yet.",
-      ),
-    headers: z
-      .record(z.string(), text)
-      .optional()
-      .describe("HTTP headers for `url`; accepted with it, and as little used yet."),
+    url: endpoint.optional().describe("URL of a remote server, as `endpoint` of a provider."),
+    headers: headers.default({}).describe("HTTP headers sent with every request to `url`."),
   })
   .describe(
     "A server as MCP clients describe it; keys of theirs that are unknown here only cause a warning.",
@@ -201,7 +236,10 @@ export const settingsSchema = z.strictObject({
 const fileSchema = z
   .strictObject({
     providers: z
-      .record(z.string().regex(PROVIDER_ID), z.union([providerSchema, unbuiltProviderSchema]))
+      .record(
+        z.string().regex(PROVIDER_ID),
+        z.union([providerSchema, remoteSchema, unbuiltProviderSchema]),
+      )
       .optional()
       .describe("The providers, by name."),
     mcpServers: z
@@ -219,6 +257,9 @@ export type ProviderEntry = z.input<typeof providerSchema>;
 export type ProviderConfig = Readonly<
   Omit<z.output<typeof providerSchema>, "mode"> & {
     mode: z.output<typeof modeSchema>;
+    /** Of a remote provider; `command` is empty then. */
+    endpoint?: string;
+    headers: Readonly<Record<string, string>>;
     /** Why it cannot be run although it was configured; the reason is made to be shown. */
     unusable?: string;
   }
@@ -270,7 +311,7 @@ export function configReference(): ReferenceRow[] {
 }
 
 function rowsOf(schema: JsonSchema, prefix: string): ReferenceRow[] {
-  return Object.entries(schema.properties ?? {}).flatMap(([name, property]) => {
+  return Object.entries(propertiesOf(schema)).flatMap(([name, property]) => {
     const key = prefix + name;
     const row = {
       key,
@@ -280,8 +321,24 @@ function rowsOf(schema: JsonSchema, prefix: string): ReferenceRow[] {
     };
     const entry = property.additionalProperties;
     if (typeof entry !== "object") return [row, ...rowsOf(property, `${key}.`)];
-    return [row, ...rowsOf(entry.anyOf?.[0] ?? entry, `${key}.<id>.`)];
+    return [row, ...rowsOf(entry, `${key}.<id>.`)];
   });
+}
+
+/** All properties of a map, or of every kind that it may be of; of a key that several kinds have, the first kind's. */
+function propertiesOf({ properties, anyOf }: JsonSchema): Readonly<Record<string, JsonSchema>> {
+  if (anyOf === undefined) return properties ?? {};
+  return Object.assign({}, ...anyOf.toReversed().map((kind) => kind.properties), {
+    mode: {
+      enum: anyOf.flatMap((kind) => kindsIn(kind.properties?.["mode"])),
+      default: "subprocess",
+      description: anyOf[0]?.properties?.["mode"]?.description,
+    },
+  });
+}
+
+function kindsIn(mode: JsonSchema | undefined): readonly string[] {
+  return mode?.enum ?? (mode?.const === undefined ? [] : [mode.const]);
 }
 
 function defaultText(schema: JsonSchema, required: boolean): string {

@@ -1,3 +1,5 @@
+import type { HangarError } from "../errors.ts";
+
 /** How a run ended. */
 export interface Exit {
   /** The exit code, or null when a signal ended it. */
@@ -12,6 +14,10 @@ export interface RunEvents {
    * came with, where the way of transport tells.
    */
   line(text: string, about?: number): void;
+  /** Whether somebody still waits for the answer to request `id`. */
+  waits(id: number): boolean;
+  /** The request `id` will get no answer. */
+  lost(id: number, why: HangarError): void;
   /** A line that was dropped because it cannot be one; `head` is its beginning. */
   refused(reason: "too_long" | "not_utf8", head: string): void;
 }

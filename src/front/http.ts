@@ -184,8 +184,8 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       // The header alone also makes a request modern, so that a missing envelope is said to be missing.
       const era = MODERN_VERSIONS.includes(named ?? "") ? "modern" : eraOf(message);
       if (era === "modern") {
+        if (modernVersionOf(message) !== undefined) requireAgreement(request, message);
         requireEnvelope(message);
-        requireAgreement(request, message);
         const caller = { principal, client: principal, era, capabilities: "{}" } as const;
         const call = { message, caller, headers: headersToPass(request) };
         respond(request, response, id, undefined, (handler) => face.dispatch(call, handler));
@@ -479,7 +479,7 @@ function requireAgreement(request: IncomingMessage, message: Message): void {
   for (const [name, value] of expected) {
     const found = header(request, name.toLowerCase());
     if (found === undefined) throw mismatch(`the header ${name} is missing`);
-    if (decodeHeader(found) !== value) {
+    if (value === undefined || decodeHeader(found) !== value) {
       throw mismatch(`the header ${name} is ${found}, but the body says ${value ?? "nothing"}`);
     }
   }

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Exit, Run } from "../drivers/driver.ts";
+import type { About, Exit, Run } from "../drivers/driver.ts";
 import { HangarError } from "../errors.ts";
 import type { Tell } from "../observe/events.ts";
 import type { Asked, Call, CallHandler, Caller, Era, Question, Reply, Running } from "../target.ts";
@@ -28,6 +28,7 @@ import {
   withoutEnvelope,
 } from "../wire/eras.ts";
 import { mirroredName } from "../wire/headers.ts";
+import { paramHeaders } from "../wire/param-headers.ts";
 import { VERSION } from "../version.ts";
 import { holdCall } from "./held-call.ts";
 
@@ -48,6 +49,8 @@ export interface ConnectionEvents {
   toolsChanged(): void;
   /** The provider's own log message, as the text of its `params`. */
   logged(params: string): void;
+  /** A tool as the provider listed it last. */
+  tool(name: string): Tool | undefined;
   /** Whether this client wants to hear of it: log messages have levels. */
   wants(client: string, message: Message): boolean;
   /** A notification that belongs to no call. */
@@ -125,7 +128,7 @@ export class Connection {
     this.#events = events;
     this.#capabilities = capabilities;
     this.#tell = tell;
-    void run.exited.then((exit) => this.#lost(exit));
+    void run.exited.then((exit) => this.#over(exit));
   }
 
   /** Requests under way, Hangar's own included; subscriptions, which wait for no answer, are not. */
@@ -153,7 +156,7 @@ export class Connection {
 
   async #shakeHands(known: Era | undefined): Promise<Handshake> {
     if (known === "legacy") return this.#initialize();
-    const discovered = this.#request("server/discover", `{"_meta":{${ENVELOPE}}}`);
+    const discovered = this.#discover();
     if (known === "modern") return this.#discovered(await discovered);
     const first = await Promise.race([discovered, silence(PROBE_MS)]);
     if (first !== undefined) {
@@ -168,6 +171,17 @@ export class Connection {
     initialized.catch(ignore);
     late.catch(ignore);
     return (await Promise.race([late, initialized.catch(() => late)])) ?? initialized;
+  }
+
+  /** Asks again when the refusal itself says that the revision is one the provider speaks. */
+  async #discover(): Promise<Reply> {
+    const ask = (): Promise<Reply> => this.#request("server/discover", `{"_meta":{${ENVELOPE}}}`);
+    const answer = await ask();
+    if (!answer.isError || !isModernAnswer(answer)) return answer;
+    const { text } = answer;
+    const data = membersOf(text, membersOf(text, wholeOf(text))?.get("data"));
+    const named = (itemsOf(text, data?.get("supported")) ?? []).map((span) => stringAt(text, span));
+    return named.includes(MODERN_VERSION) ? ask() : answer;
   }
 
   #discovered(answer: Reply): Handshake {
@@ -278,10 +292,11 @@ export class Connection {
   }
 
   /** The handshake of a client of the provider's era is answered with what the provider said in its own. */
-  #ownAnswer({ method, text, body }: Message): Promise<Reply> | undefined {
+  #ownAnswer(message: Message): Promise<Reply> | undefined {
+    const { method, text, body } = message;
     const handshake = this.#handshake;
     if (handshake === undefined) return undefined;
-    if (method === "initialize") {
+    if (method === "initialize" && modernVersionOf(message) === undefined) {
       if (handshake.era === "modern") {
         const why = `Unsupported protocol version: provider speaks ${handshake.version} only`;
         const details = { supported: MODERN_VERSIONS };
@@ -325,14 +340,22 @@ export class Connection {
     if (this.#exit !== undefined) return lost(this.#exit, false);
     const tail = params === undefined ? "}" : `,"params":${params}}`;
     const text = `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)}${tail}`;
-    const { call } = pending;
-    const name = call === undefined ? undefined : mirroredName(call.message);
-    if (!this.#run.send(text, { id, method, name, headers: call?.headers })) {
+    if (!this.#run.send(text, this.#about(id, method, pending.call))) {
       const why = "the provider reads its input too slowly; its queue is full";
       return new HangarError("overloaded", why, { retryAfterMs: 1_000 });
     }
     this.#pending.set(id, pending);
     return undefined;
+  }
+
+  #about(id: number, method: string, call: Call | undefined): About {
+    if (call === undefined || this.#run.settled === undefined) return { id, method };
+    const { message, headers } = call;
+    const name = mirroredName(message);
+    const tool =
+      this.#isModern && method === "tools/call" ? this.#events.tool(name ?? "") : undefined;
+    const mirrored = tool === undefined ? undefined : paramHeaders(tool, message);
+    return { id, method, name, headers: { ...headers, ...mirrored } };
   }
 
   #forget(id: number): Pending | undefined {
@@ -398,6 +421,16 @@ export class Connection {
     if (message.kind === "response") this.#answered(message);
     else if (message.kind === "request") this.#asked(message, about);
     else this.#noted(message, about);
+  }
+
+  waits(id: number): boolean {
+    return this.#pending.has(id);
+  }
+
+  /** Takes the news that a request gets no answer. */
+  lost(id: number, why: HangarError): void {
+    const pending = this.#forget(id);
+    if (pending !== undefined) this.#safely(() => pending.handler.end(why));
   }
 
   #answered(message: Message): void {
@@ -525,7 +558,7 @@ export class Connection {
     this.#safely(() => pending.handler.note(note));
   }
 
-  #lost(exit: Exit): void {
+  #over(exit: Exit): void {
     this.#exit = exit;
     const ended = [...this.#pending.values()];
     this.#pending.clear();

@@ -1,6 +1,6 @@
 import type { ProviderConfig } from "../config/schema.ts";
 import type { Driver, Exit, Run } from "../drivers/driver.ts";
-import { ERRORS, HangarError, toHangarError } from "../errors.ts";
+import { type ErrorCode, ERRORS, HangarError, toHangarError } from "../errors.ts";
 import type { Tell } from "../observe/events.ts";
 import type {
   Call,
@@ -119,6 +119,7 @@ export class Provider implements Target {
   #starting: { readonly done: Promise<void>; readonly stop: AbortController } | undefined;
   #opened: Opened | undefined;
   #stopping: Promise<void> = Promise.resolve();
+  #renewing: Promise<void> | undefined;
   #closed = false;
 
   #tools: readonly Tool[] = [];
@@ -382,6 +383,15 @@ export class Provider implements Target {
     await this.#stopping;
   }
 
+  /** Starts another run in the place of this one: a remote provider forgot the session. Concurrent callers share it. */
+  renew(): Promise<void> {
+    return (this.#renewing ??= this.stop("session lost")
+      .then(() => this.start("call"))
+      .finally(() => {
+        this.#renewing = undefined;
+      }));
+  }
+
   /** Stops it for good: later starts are refused. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -507,6 +517,8 @@ export class Provider implements Target {
     const run = await this.#driver.start(
       {
         line: (text, about) => connection?.receive(text, about),
+        waits: (id) => connection?.waits(id) === true,
+        lost: (id, why) => connection?.lost(id, why),
         refused: (reason, head) => this.#noise(REFUSED[reason], head),
       },
       signal,
@@ -522,6 +534,7 @@ export class Provider implements Target {
         },
         logged: (params: string) =>
           this.#tell({ type: "provider_log", provider: this.name, params }),
+        tool: (name: string) => this.#tools.find((tool) => tool.name === name),
         wants: (client: string, message: Message) => this.#watchers.wants(client, message),
         noted: (message: Message) => this.#watchers.note(message),
         asked: (question: Question) => (this.#isShared ? undefined : this.#watchers.ask(question)),
@@ -549,7 +562,9 @@ export class Provider implements Target {
     const what = own
       ? `provider ${this.name} ended with ${describeExit(exit)} before it had answered the handshake`
       : `provider ${this.name} did not start: ${error.message}`;
-    return new HangarError("start_failed", diagnose(what, own ? exit : undefined, stderr), {
+    // What trying again does not mend stays what it is.
+    const code = error.code === "remote_unauthorized" ? error.code : "start_failed";
+    return new HangarError(code, diagnose(what, own ? exit : undefined, stderr), {
       details: {
         stderr,
         ...(own ? { exit_code: exit.code, signal: exit.signal, before_answer: true } : {}),
@@ -645,8 +660,8 @@ export class Provider implements Target {
     }
     this.#failedCalls++;
     this.#failedAt = now;
-    const ours = outcome.code === "timeout" && outcome.details["deadline"] === "provider";
-    if (ours && outcome.sent) {
+    const late = outcome.code === "timeout" && outcome.details["deadline"] === "provider";
+    if ((late && outcome.sent) || UNWELL.has(outcome.code)) {
       this.#apply({ type: "check_failed", run, reason: outcome.message });
     }
   }
@@ -687,6 +702,9 @@ export class Provider implements Target {
 function handshakeMs(startupMs: number): number {
   return Math.max(startupMs - FAILED_START_MS, startupMs / 2);
 }
+
+/** How a call of a remote provider ends when the provider is not well. */
+const UNWELL: ReadonlySet<ErrorCode> = new Set(["remote_unreachable", "remote_failed"]);
 
 function textsOf(tools: readonly Tool[]): string {
   return tools.map(({ text }) => text).join();

@@ -5,8 +5,10 @@ import type { Provider } from "./provider.ts";
 /** A provider, and the target through which its calls go. */
 export interface Registered {
   readonly provider: Provider;
-  /** The provider behind its interceptors. */
+  /** The provider behind its interceptors, as the registry tools call it. */
   readonly target: Target;
+  /** The same for a client that sees the provider alone. */
+  readonly relay: Target;
 }
 
 /** The table of providers, in the order of the configuration. */

@@ -7,13 +7,14 @@ const ENDLESS = "subscriptions/listen";
 
 /**
  * Cancels a call that has not ended within its deadline: the caller's own, or `defaultMs`. The clock stands still
- * while a question to the client is open, for people take their time. The failure says whose deadline it was, as a
- * caller's own shorter one is no news about the provider.
+ * while a question to the client is open, for people take their time. The failure says whose deadline it was: one
+ * that a caller chose and that is shorter than `patienceMs` is no news about the provider.
  */
-export function deadline(target: Target, defaultMs: number): Target {
+export function deadline(target: Target, defaultMs: number, patienceMs = defaultMs): Target {
   return intercept(target, (call, handler) => {
     if (call.message.method === ENDLESS) return target.dispatch(call, handler);
     const ms = call.timeoutMs ?? defaultMs;
+    const whose = (call.timeoutMs ?? patienceMs) < patienceMs ? "caller" : "provider";
     let left = ms;
     let since = performance.now();
     let open = 0;
@@ -22,7 +23,7 @@ export function deadline(target: Target, defaultMs: number): Target {
     function expire(): void {
       running.cancel(
         new HangarError("timeout", `timeout: ${call.message.method} after ${ms / 1000}s`, {
-          details: { timeout_s: ms / 1000, deadline: ms < defaultMs ? "caller" : "provider" },
+          details: { timeout_s: ms / 1000, deadline: whose },
         }),
       );
     }

@@ -68,21 +68,21 @@ function withoutHidden(outcome: Outcome, filter: ToolFilter): Outcome {
  * Refuses calls of tools that the provider does not list, after one fresh look at its list:
  * a tool that has just appeared can be called at once.
  */
-export function listedOnly(provider: Provider, tell: Tell): Target {
+export function listedOnly(target: Target, provider: Provider, tell: Tell): Target {
   const lists = (tool: string): boolean => provider.tools.some(({ name }) => name === tool);
 
   async function known(tool: string): Promise<Target> {
     await provider.start("call");
-    if (lists(tool)) return provider;
+    if (lists(tool)) return target;
     await provider.refreshTools();
-    if (lists(tool)) return provider;
+    if (lists(tool)) return target;
     throw notFound(provider.name, tool);
   }
 
-  return intercept(provider, (call, handler) => {
+  return intercept(target, (call, handler) => {
     const tool = toolOf(call);
     if (tool === undefined || (provider.running && lists(tool))) {
-      return provider.dispatch(call, handler);
+      return target.dispatch(call, handler);
     }
     return holdCall(known(tool), call, handler, tell);
   });

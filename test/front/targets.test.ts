@@ -9,9 +9,12 @@ import { invokeCall, type OpenedProvider, testTarget } from "../target-contract.
 /** The registry tools over one provider, behind its interceptors as Hangar wires them. */
 function registryOf({ provider, events }: OpenedProvider): { target: Target; tell: Tell } {
   const tell: Tell = (event) => void events.push(event);
-  const behind = deadline(listedOnly(provider, tell), 30_000);
+  const behind = deadline(listedOnly(provider, provider, tell), 30_000);
   const target = offeredOnly(behind, provider.config.tools, tell);
-  return { target: registryTools(new Map([["p", { provider, target }]]), tell), tell };
+  return {
+    target: registryTools(new Map([["p", { provider, target, relay: target }]]), tell),
+    tell,
+  };
 }
 
 const asRegistry = { call: invokeCall, showsAvailable: false };

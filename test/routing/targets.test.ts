@@ -12,5 +12,5 @@ testTarget("offeredOnly()", {
 });
 
 testTarget("listedOnly()", {
-  target: ({ provider, events }) => listedOnly(provider, (event) => events.push(event)),
+  target: ({ provider, events }) => listedOnly(provider, provider, (event) => events.push(event)),
 });
