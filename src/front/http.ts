@@ -223,11 +223,11 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     response: ServerResponse,
   ): CallHandler {
     return atEnd(handler, (outcome) => {
-      if (outcome.kind === "failure" || outcome.isError) {
-        sessions.end(session);
-        if (!response.headersSent) response.removeHeader("Mcp-Session-Id");
-      }
+      const greeted = outcome.kind === "reply" && !outcome.isError;
+      if (!greeted && !response.headersSent) response.removeHeader("Mcp-Session-Id");
       handler.end(outcome);
+      // Not before: the end of the session takes its streams along.
+      if (!greeted) sessions.end(session);
     });
   }
 

@@ -45,8 +45,9 @@ export class EventStreams {
     return stream === undefined ? undefined : { stream, seq: Number(seq) };
   }
 
+  /** Breaks what is not finished; the last message of the others may still be on its way out. */
   close(): void {
-    for (const stream of this.#streams.values()) stream.cut();
+    for (const stream of this.#streams.values()) if (!stream.finished) stream.cut();
     this.#streams.clear();
     this.#kept.length = 0;
   }
