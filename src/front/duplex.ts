@@ -10,10 +10,8 @@ import { errorText, responseText } from "./response.ts";
 export interface Duplex {
   /** Takes one message of the client. */
   receive(text: string): void;
-  /** Settles when no call is under way any more, at the latest after `graceMs`. */
-  idle(graceMs: number): Promise<void>;
-  /** Ends what is under way with `reason`. */
-  cancelAll(reason: HangarError): void;
+  /** Settles when no call is under way any more, at the latest after `graceMs`; ends what has no end of its own with `reason`. */
+  idle(graceMs: number, reason: HangarError): Promise<void>;
   /** The client has gone. */
   close(reason: HangarError): void;
 }
@@ -66,7 +64,8 @@ export function serveDuplex(
       else if (message.kind === "response") client.answered(message);
       else client.noted(message);
     },
-    async idle(graceMs) {
+    async idle(graceMs, reason) {
+      client.cancelEndless(reason);
       if (client.size === 0) return;
       const { promise, resolve } = Promise.withResolvers<void>();
       resting = resolve;
@@ -74,7 +73,6 @@ export function serveDuplex(
       await promise;
       clearTimeout(late);
     },
-    cancelAll: (reason) => client.cancelAll(reason),
     close: (reason) => client.close(reason),
   };
 }

@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { isUtf8 } from "node:buffer";
 import type { AddressInfo, Socket } from "node:net";
 import { ERRORS, HangarError, toHangarError } from "../errors.ts";
+import { isEndless } from "../routing/deadline.ts";
 import { atEnd } from "../routing/intercept.ts";
 import type { CallHandler, Outcome, Running, Target } from "../target.ts";
 import { membersOf, type Message, scanMessage, textOf, wholeOf } from "../wire/envelope.ts";
@@ -51,6 +52,7 @@ export type Faces = ReadonlyMap<string, Target>;
 /** One call under way over HTTP. */
 interface Exchange {
   readonly running: Running;
+  readonly endless: boolean;
   /** Looks at how long it has taken. */
   look(now: number): void;
 }
@@ -186,9 +188,12 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       if (era === "modern") {
         if (modernVersionOf(message) !== undefined) requireAgreement(request, message);
         requireEnvelope(message);
+        if (isEndless(message) && !takesEvents(request)) {
+          throw new HangarError("not_acceptable", "Accept must list text/event-stream");
+        }
         const caller = { principal, client: principal, era, capabilities: "{}" } as const;
         const call = { message, caller, headers: headersToPass(request) };
-        respond(request, response, id, undefined, (handler) => face.dispatch(call, handler));
+        respond(request, response, message, undefined, (handler) => face.dispatch(call, handler));
         return;
       }
       const isFirst = message.method === "initialize";
@@ -200,7 +205,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       const { client } = session;
       const headers = traceHeaders(request);
       const call = { message, caller: client.caller, ...(headers && { headers }) };
-      respond(request, response, id, session, (handler) =>
+      respond(request, response, message, session, (handler) =>
         client.dispatch(
           call,
           isFirst ? sessionOnlyIfGreeted(handler, session, response) : handler,
@@ -246,7 +251,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     requireOpen();
     const session = sessions.use(sessionId, face, principal);
     requireLegacyVersion(named);
-    if (request.headers.accept?.includes("text/event-stream") !== true) {
+    if (!takesEvents(request)) {
       throw new HangarError("not_acceptable", "Accept must list text/event-stream");
     }
     const last = header(request, "last-event-id");
@@ -260,11 +265,12 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
   function respond(
     request: IncomingMessage,
     response: ServerResponse,
-    id: string,
+    message: Message,
     session: Session | undefined,
     dispatch: (handler: CallHandler) => Running,
   ): void {
-    const streams = request.headers.accept?.includes("text/event-stream") === true;
+    const id = message.id as string;
+    const streams = takesEvents(request);
     let stream: EventStream | undefined;
     let lookedAt = performance.now();
     const began = lookedAt;
@@ -301,6 +307,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     const running = dispatch(handler);
     const exchange: Exchange = {
       running,
+      endless: isEndless(message),
       look(now) {
         if (!streams) return;
         if (stream === undefined) {
@@ -347,6 +354,8 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       server.close();
       server.closeIdleConnections();
       const until = performance.now() + graceMs;
+      const reason = new HangarError("shutting_down", "Hangar is shutting down");
+      for (const { endless, running } of underWay) if (endless) running.cancel(reason);
       if (underWay.size > 0) {
         const { promise, resolve } = Promise.withResolvers<void>();
         idle = resolve;
@@ -354,8 +363,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
         await promise;
         clearTimeout(late);
       }
-      await sse.idle(Math.max(until - performance.now(), 0));
-      const reason = new HangarError("shutting_down", "Hangar is shutting down");
+      await sse.idle(Math.max(until - performance.now(), 0), reason);
       for (const { running } of underWay) running.cancel(reason);
       sse.close(reason);
       sessions.closeAll(reason);
@@ -388,6 +396,10 @@ function traceHeaders(request: IncomingMessage): Record<string, string> | undefi
       (entry): entry is [(typeof TRACE_HEADERS)[number], string] => entry[1] !== undefined,
     ),
   );
+}
+
+function takesEvents(request: IncomingMessage): boolean {
+  return request.headers.accept?.includes("text/event-stream") === true;
 }
 
 /** Clients of earlier revisions stumble over an event without a message. */

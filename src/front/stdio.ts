@@ -35,8 +35,9 @@ export function serveStdio(
     closed,
     async drain(graceMs) {
       input.pause();
-      if (output.writable) await client.idle(graceMs);
-      client.close(new HangarError("shutting_down", "Hangar is shutting down"));
+      const reason = new HangarError("shutting_down", "Hangar is shutting down");
+      if (output.writable) await client.idle(graceMs, reason);
+      client.close(reason);
       await new Promise<void>((resolve) => {
         if (!output.writable || output.writableLength === 0) resolve();
         else output.write("", () => resolve());

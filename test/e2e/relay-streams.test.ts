@@ -33,6 +33,7 @@ let shared: HttpHangar;
 let wireLog = "";
 
 /** What must be kept alive while the other tests run. */
+let longSession: Record<string, string> = {};
 const long: { readonly what: string; readonly stream: Listener }[] = [];
 
 beforeAll(async () => {
@@ -51,6 +52,7 @@ beforeAll(async () => {
     env: { MCP_HANGAR_TOKEN: TOKEN },
   });
   const session = await openSession(shared, "talks");
+  longSession = session;
   const wait = modernCall("official", "tools/call", {
     name: "wait",
     arguments: { name: "long", ms: 60_000 },
@@ -66,7 +68,8 @@ beforeAll(async () => {
   );
 });
 
-afterAll(() => {
+afterAll(async () => {
+  await shared.send("DELETE", "/mcp/talks", longSession);
   for (const { stream } of long) stream.close();
 });
 
@@ -1001,7 +1004,11 @@ describe("a subscription", () => {
     expect(performance.now() - began).toBeLessThan(3000);
     await stream.end();
     expect(stream.ended).toBe("whole");
-    expect(stream.messages.at(-1)).toMatchObject({ id: 1 });
+    expect(stream.messages.at(-1)).toEqual({
+      jsonrpc: "2.0",
+      id: 1,
+      result: { resultType: "complete", _meta: { [SUBSCRIPTION_ID]: 1 } },
+    });
   });
 
   test("is refused to a client that takes no event stream, as it would hear nothing", async () => {
