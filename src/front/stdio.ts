@@ -4,6 +4,7 @@ import type { Target } from "../target.ts";
 import { oneLine, splitLines } from "../wire/lines.ts";
 import { refusedLine, serveDuplex } from "./duplex.ts";
 import type { Front, FrontOptions } from "./front.ts";
+import { SLOW_BYTES, STUCK_BYTES } from "./streams.ts";
 
 /** Serves one client on a pair of streams, one message a line; `closed` when the client closes its side. */
 export function serveStdio(
@@ -11,8 +12,15 @@ export function serveStdio(
   { input, output }: { readonly input: Readable; readonly output: Writable },
   { maxMessageBytes }: FrontOptions,
 ): Front {
+  let giveUp: () => void;
+
   function write(text: string): boolean {
-    return output.write(`${oneLine(text)}\n`) || output.writable;
+    if (!output.writable) return false;
+    const unread = output.writableLength;
+    if (unread > SLOW_BYTES && text.includes('"notifications/progress"')) return true;
+    output.write(`${oneLine(text)}\n`);
+    if (output.writableLength > STUCK_BYTES) giveUp();
+    return output.writable;
   }
 
   const client = serveDuplex(face, "local", write);
@@ -21,6 +29,10 @@ export function serveStdio(
     refused: (reason) => void write(refusedLine(reason, maxMessageBytes)),
   });
   const closed = new Promise<void>((resolve) => {
+    giveUp = () => {
+      output.destroy();
+      resolve();
+    };
     input.on("data", (chunk: Buffer) => lines.push(chunk));
     input.once("end", () => {
       lines.end();

@@ -5,8 +5,8 @@ import { sseComment, sseEvent, ssePriming } from "../wire/sse.ts";
 const MAX_KEPT_EVENTS = 256;
 const MAX_KEPT_CHARS = 1024 * 1024;
 /** Bytes that a client has not read yet: from the first on it gets no more progress, at the second its stream is cut. */
-const SLOW_BYTES = 1024 * 1024;
-const STUCK_BYTES = 64 * 1024 * 1024;
+export const SLOW_BYTES = 1024 * 1024;
+export const STUCK_BYTES = 64 * 1024 * 1024;
 /** How long a client should wait before it takes up a lost stream, in milliseconds. */
 const RETRY_MS = 1_000;
 

@@ -543,7 +543,7 @@ export class Provider implements Target {
         logged: (params: string) =>
           this.#tell({ type: "provider_log", provider: this.name, params }),
         tool: (name: string) => this.#tools.find((tool) => tool.name === name),
-        wants: (client: string, message: Message) => this.#watchers.wants(client, message),
+        wants: (call: Call, message: Message) => this.#watchers.wants(call, message),
         noted: (message: Message) => this.#watchers.note(message),
         asked: (question: Question) => (this.#isShared ? undefined : this.#watchers.ask(question)),
       };
