@@ -6,21 +6,29 @@ import { refusedLine, serveDuplex } from "./duplex.ts";
 import type { Front, FrontOptions } from "./front.ts";
 import { SLOW_BYTES, STUCK_BYTES } from "./streams.ts";
 
+/** Time for the last answers to leave when Hangar ends, in milliseconds. */
+const LAST_BYTES_MS = 500;
+
 /** Serves one client on a pair of streams, one message a line; `closed` when the client closes its side. */
 export function serveStdio(
   face: Target,
   { input, output }: { readonly input: Readable; readonly output: Writable },
   { maxMessageBytes }: FrontOptions,
 ): Front {
-  let giveUp: () => void;
+  let gone: () => void = () => {};
+  let stuck = false;
+  const reachable = (): boolean => output.writable && !stuck;
 
   function write(text: string): boolean {
-    if (!output.writable) return false;
+    if (!reachable()) return false;
     const unread = output.writableLength;
     if (unread > SLOW_BYTES && text.includes('"notifications/progress"')) return true;
     output.write(`${oneLine(text)}\n`);
-    if (output.writableLength > STUCK_BYTES) giveUp();
-    return output.writable;
+    if (output.writableLength > STUCK_BYTES) {
+      stuck = true;
+      gone();
+    }
+    return reachable();
   }
 
   const client = serveDuplex(face, "local", write);
@@ -29,10 +37,7 @@ export function serveStdio(
     refused: (reason) => void write(refusedLine(reason, maxMessageBytes)),
   });
   const closed = new Promise<void>((resolve) => {
-    giveUp = () => {
-      output.destroy();
-      resolve();
-    };
+    gone = resolve;
     input.on("data", (chunk: Buffer) => lines.push(chunk));
     input.once("end", () => {
       lines.end();
@@ -48,11 +53,16 @@ export function serveStdio(
     async drain(graceMs) {
       input.pause();
       const reason = new HangarError("shutting_down", "Hangar is shutting down");
-      if (output.writable) await client.idle(graceMs, reason);
+      if (reachable()) await client.idle(graceMs, reason);
       client.close(reason);
       await new Promise<void>((resolve) => {
-        if (!output.writable || output.writableLength === 0) resolve();
-        else output.write("", () => resolve());
+        if (!reachable() || output.writableLength === 0) return resolve();
+        // A client that does not read must not keep the providers from being stopped.
+        const late = setTimeout(resolve, LAST_BYTES_MS);
+        output.write("", () => {
+          clearTimeout(late);
+          resolve();
+        });
       });
     },
   };
