@@ -274,6 +274,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     let stream: EventStream | undefined;
     let lookedAt = performance.now();
     const began = lookedAt;
+    let ended = false;
 
     function upgrade(): EventStream {
       if (stream !== undefined) return stream;
@@ -290,13 +291,15 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
         if (session === undefined)
           throw new HangarError("internal", "a question in the modern era");
         return session.client.ask(question, (text) => {
-          if (streams) upgrade().send(text);
+          // What is said of a question after the call's end has no other place to go.
+          if (streams && !ended) upgrade().send(text);
           else if (session.standalone.attached) session.standalone.send(text);
           else return false;
           return true;
         });
       },
       end(outcome) {
+        ended = true;
         underWay.delete(exchange);
         const text = responseText(id, outcome);
         if (stream !== undefined) stream.end(text);

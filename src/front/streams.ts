@@ -119,8 +119,12 @@ export class EventStream {
     if (this.#finished) response.end();
   }
 
-  /** One message. `droppable` ones are left out while the client is slow. */
+  /** One message. `droppable` ones are left out while the client is slow, and whatever comes after the end. */
   send(text: string, droppable = false): void {
+    if (!this.#finished) this.#put(text, droppable);
+  }
+
+  #put(text: string, droppable = false): void {
     const response = this.#response;
     if (droppable && response !== undefined && response.writableLength > SLOW_BYTES) return;
     const seq = ++this.#seq;
@@ -133,12 +137,14 @@ export class EventStream {
 
   /** The last message, if there is one. */
   end(text?: string): void {
+    if (this.#finished) return;
     this.#finished = true;
-    if (text !== undefined) this.send(text);
+    if (text !== undefined) this.#put(text);
     this.#response?.end();
   }
 
   keepAlive(): void {
+    if (this.#finished) return;
     if (this.#response?.writableLength === 0) this.#response.write(sseComment("keep-alive"));
   }
 
