@@ -5,6 +5,7 @@ import { type Message, scanMessage } from "../wire/envelope.ts";
 import { Client } from "./client.ts";
 import { eraOf, requireEnvelope } from "./endpoint.ts";
 import { errorText, responseText } from "./response.ts";
+import { isProgress } from "./streams.ts";
 
 /** One client at the other end of a channel that carries everything both ways: a pair of pipes, or an SSE stream and its POSTs. */
 export interface Duplex {
@@ -16,11 +17,11 @@ export interface Duplex {
   close(reason: HangarError): void;
 }
 
-/** `write` takes whole messages; false when the client can no longer be reached. */
+/** `write` takes whole messages, of which it may leave out `droppable` ones; false when the client can no longer be reached. */
 export function serveDuplex(
   face: Target,
   principal: string,
-  write: (text: string) => boolean,
+  write: (text: string, droppable?: boolean) => boolean,
 ): Duplex {
   const base = { principal, client: randomUUID() };
   const client = new Client(face, { ...base, era: "legacy", capabilities: "{}" });
@@ -38,14 +39,14 @@ export function serveDuplex(
     const id = message.id as string;
     const era = eraOf(message);
     const handler: CallHandler = {
-      note: write,
-      ask: (question) => client.ask(question, write),
+      note: (text) => void write(text, isProgress(text)),
+      ask: (question) => client.ask(question, (text) => write(text)),
       end: (outcome) => finish(id, outcome),
     };
     try {
       if (era === "modern") requireEnvelope(message);
       const caller = era === "modern" ? modern : client.caller;
-      client.dispatch({ message, caller }, handler, write);
+      client.dispatch({ message, caller }, handler, (text) => write(text));
     } catch (error) {
       write(responseText(id, toHangarError(error)));
     }

@@ -16,7 +16,7 @@ import { portHolder } from "./port-holder.ts";
 import { errorText, responseText } from "./response.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import { serveSse } from "./sse.ts";
-import { EventStream } from "./streams.ts";
+import { EventStream, isProgress } from "./streams.ts";
 
 /** Open connections; more are refused. */
 const MAX_CONNECTIONS = 4_096;
@@ -285,7 +285,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
 
     const handler: CallHandler = {
       note(text) {
-        if (streams) upgrade().send(text, text.includes('"notifications/progress"'));
+        if (streams) upgrade().send(text, isProgress(text));
       },
       ask(question) {
         if (session === undefined)

@@ -36,8 +36,8 @@ export function serveSse(): SseFront {
       }
       const id = randomBytes(16).toString("hex");
       const stream = new EventStream(0);
-      const duplex = serveDuplex(face, principal, (text) => {
-        stream.send(text, text.includes('"notifications/progress"'));
+      const duplex = serveDuplex(face, principal, (text, droppable) => {
+        stream.send(text, droppable);
         return stream.attached;
       });
       clients.set(id, { principal, duplex, stream });

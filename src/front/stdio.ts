@@ -19,10 +19,9 @@ export function serveStdio(
   let stuck = false;
   const reachable = (): boolean => output.writable && !stuck;
 
-  function write(text: string): boolean {
+  function write(text: string, droppable = false): boolean {
     if (!reachable()) return false;
-    const unread = output.writableLength;
-    if (unread > SLOW_BYTES && text.includes('"notifications/progress"')) return true;
+    if (droppable && output.writableLength > SLOW_BYTES) return true;
     output.write(`${oneLine(text)}\n`);
     if (output.writableLength > STUCK_BYTES) {
       stuck = true;
