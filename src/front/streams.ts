@@ -4,6 +4,8 @@ import { sseComment, sseEvent, ssePriming } from "../wire/sse.ts";
 /** What is kept of a session's events, so that a client that lost a stream can take it up again. */
 const MAX_KEPT_EVENTS = 256;
 const MAX_KEPT_CHARS = 1024 * 1024;
+/** What all sessions together keep of replies that are longer than that. */
+const MAX_LONG_CHARS = 64 * 1024 * 1024;
 /** Bytes that a client has not read yet: from the first on it gets no more progress, at the second its stream is cut. */
 export const SLOW_BYTES = 1024 * 1024;
 export const STUCK_BYTES = 64 * 1024 * 1024;
@@ -21,6 +23,8 @@ interface Kept {
   readonly seq: number;
   readonly text: string;
 }
+
+let longChars = 0;
 
 /** The event streams of one session, and the memory they share. */
 export class EventStreams {
@@ -49,22 +53,36 @@ export class EventStreams {
   close(): void {
     for (const stream of this.#streams.values()) if (!stream.finished) stream.cut();
     this.#streams.clear();
-    this.#kept.length = 0;
+    for (const { text } of this.#kept.splice(0)) this.#count(text.length, -1);
   }
 
   #keep(stream: EventStream, seq: number, text: string): void {
+    const isLong = text.length > MAX_KEPT_CHARS;
+    // Without its reply a client would wait for ever; a long notification is not worth what it would push out.
+    if (isLong && (!stream.finished || longChars + text.length > MAX_LONG_CHARS)) {
+      this.#forget(stream);
+      return;
+    }
     this.#kept.push({ stream, seq, text });
-    this.#keptChars += text.length;
+    this.#count(text.length, 1);
     while (this.#kept.length > MAX_KEPT_EVENTS || this.#keptChars > MAX_KEPT_CHARS) {
       const oldest = this.#kept.shift();
       if (oldest === undefined) return;
-      this.#keptChars -= oldest.text.length;
-      const { stream: owner } = oldest;
-      // A finished stream of which nothing is left cannot be taken up any more.
-      if (owner.finished && this.#kept.every((one) => one.stream !== owner)) {
-        this.#streams.delete(owner.no);
-      }
+      this.#count(oldest.text.length, -1);
+      this.#forget(oldest.stream);
     }
+  }
+
+  /** A finished stream of which nothing is left cannot be taken up any more. */
+  #forget(stream: EventStream): void {
+    if (stream.finished && this.#kept.every((one) => one.stream !== stream)) {
+      this.#streams.delete(stream.no);
+    }
+  }
+
+  #count(chars: number, sign: 1 | -1): void {
+    if (chars > MAX_KEPT_CHARS) longChars += sign * chars;
+    else this.#keptChars += sign * chars;
   }
 }
 
