@@ -22,12 +22,13 @@ export function serveStdio(
   function write(text: string, droppable = false): boolean {
     if (!reachable()) return false;
     if (droppable && output.writableLength > SLOW_BYTES) return true;
-    output.write(`${oneLine(text)}\n`);
     if (output.writableLength > STUCK_BYTES) {
       stuck = true;
       gone();
+      return false;
     }
-    return reachable();
+    output.write(`${oneLine(text)}\n`);
+    return output.writable;
   }
 
   const client = serveDuplex(face, "local", write);

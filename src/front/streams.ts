@@ -6,9 +6,10 @@ const MAX_KEPT_EVENTS = 256;
 const MAX_KEPT_CHARS = 1024 * 1024;
 /** What all sessions together keep of replies that are longer than that. */
 const MAX_LONG_CHARS = 64 * 1024 * 1024;
-/** Bytes that a client has not read yet: from the first on it gets no more progress, at the second its stream is cut. */
+/** Bytes that a client has not read yet: from the first on it gets no more progress, from the second on nothing, and its
+ * stream is cut. One message may be longer than that. */
 export const SLOW_BYTES = 1024 * 1024;
-export const STUCK_BYTES = 64 * 1024 * 1024;
+export const STUCK_BYTES = 16 * 1024 * 1024;
 /** How long a client should wait before it takes up a lost stream, in milliseconds. */
 const RETRY_MS = 1_000;
 
@@ -153,9 +154,9 @@ export class EventStream {
     const seq = ++this.#seq;
     this.#memory?.keep(seq, text);
     if (response === undefined) return;
+    if (response.writableLength > STUCK_BYTES) return this.cut();
     response.write(sseEvent(text, this.#memory === undefined ? undefined : this.#id(seq)));
     this.#written = seq;
-    if (response.writableLength > STUCK_BYTES) this.cut();
   }
 
   /** The last message, if there is one. */
