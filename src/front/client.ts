@@ -10,6 +10,7 @@ import type {
   Watch,
 } from "../target.ts";
 import { type Message, scanMessage, splice, stringAt, textOf, wholeOf } from "../wire/envelope.ts";
+import { isEndless } from "../routing/deadline.ts";
 import { atEnd } from "../routing/intercept.ts";
 
 /** Questions that one client has not answered yet; the oldest makes room. */
@@ -17,12 +18,17 @@ const MAX_QUESTIONS = 100;
 /** Calls of one client at once; more are refused. */
 const MAX_CALLS = 10_000;
 
+interface UnderWay {
+  readonly running: Running;
+  readonly endless: boolean;
+}
+
 /** One client of the front: its calls under way, the questions it was asked, its hold on what it looks at. */
 export class Client {
   readonly #face: Target;
   #caller: Caller;
   /** By the client's own ids (raw JSON text). */
-  readonly #calls = new Map<string, Running>();
+  readonly #calls = new Map<string, UnderWay>();
   /** By the ids they have on this client's side. */
   readonly #questions = new Map<string, Question>();
   #lastQuestion = 0;
@@ -65,7 +71,7 @@ export class Client {
         handler.end(outcome);
       }),
     );
-    this.#calls.set(id as string, running);
+    this.#calls.set(id as string, { running, endless: isEndless(call.message) });
     return running;
   }
 
@@ -142,7 +148,7 @@ export class Client {
         // An id that is not under way is no error: the end may have crossed it.
         this.#calls
           .get(textOf(text, id))
-          ?.cancel(new HangarError("cancelled", `cancelled by the client: ${reason}`));
+          ?.running.cancel(new HangarError("cancelled", `cancelled by the client: ${reason}`));
         return;
       }
       case "notifications/progress": {
@@ -160,7 +166,11 @@ export class Client {
   }
 
   cancelAll(reason: HangarError): void {
-    for (const running of this.#calls.values()) running.cancel(reason);
+    for (const { running } of this.#calls.values()) running.cancel(reason);
+  }
+
+  cancelEndless(reason: HangarError): void {
+    for (const { running, endless } of this.#calls.values()) if (endless) running.cancel(reason);
   }
 
   /** The client has gone: its calls end with `reason`, its questions stay unanswered. */

@@ -5,24 +5,23 @@ import { type Message, scanMessage } from "../wire/envelope.ts";
 import { Client } from "./client.ts";
 import { eraOf, requireEnvelope } from "./endpoint.ts";
 import { errorText, responseText } from "./response.ts";
+import { isProgress } from "./streams.ts";
 
 /** One client at the other end of a channel that carries everything both ways: a pair of pipes, or an SSE stream and its POSTs. */
 export interface Duplex {
   /** Takes one message of the client. */
   receive(text: string): void;
-  /** Settles when no call is under way any more, at the latest after `graceMs`. */
-  idle(graceMs: number): Promise<void>;
-  /** Ends what is under way with `reason`. */
-  cancelAll(reason: HangarError): void;
+  /** Settles when no call is under way any more, at the latest after `graceMs`; ends what has no end of its own with `reason`. */
+  idle(graceMs: number, reason: HangarError): Promise<void>;
   /** The client has gone. */
   close(reason: HangarError): void;
 }
 
-/** `write` takes whole messages; false when the client can no longer be reached. */
+/** `write` takes whole messages, of which it may leave out `droppable` ones; false when the client can no longer be reached. */
 export function serveDuplex(
   face: Target,
   principal: string,
-  write: (text: string) => boolean,
+  write: (text: string, droppable?: boolean) => boolean,
 ): Duplex {
   const base = { principal, client: randomUUID() };
   const client = new Client(face, { ...base, era: "legacy", capabilities: "{}" });
@@ -40,15 +39,15 @@ export function serveDuplex(
     const id = message.id as string;
     const era = eraOf(message);
     const handler: CallHandler = {
-      note: write,
-      ask: (question) => client.ask(question, write),
+      note: (text) => void write(text, isProgress(text)),
+      ask: (question) => client.ask(question, (text) => write(text)),
       pause: () => {}, // this channel stays open
       end: (outcome) => finish(id, outcome),
     };
     try {
       if (era === "modern") requireEnvelope(message);
       const caller = era === "modern" ? modern : client.caller;
-      client.dispatch({ message, caller }, handler, write);
+      client.dispatch({ message, caller }, handler, (text) => write(text));
     } catch (error) {
       write(responseText(id, toHangarError(error)));
     }
@@ -67,7 +66,8 @@ export function serveDuplex(
       else if (message.kind === "response") client.answered(message);
       else client.noted(message);
     },
-    async idle(graceMs) {
+    async idle(graceMs, reason) {
+      client.cancelEndless(reason);
       if (client.size === 0) return;
       const { promise, resolve } = Promise.withResolvers<void>();
       resting = resolve;
@@ -75,7 +75,6 @@ export function serveDuplex(
       await promise;
       clearTimeout(late);
     },
-    cancelAll: (reason) => client.cancelAll(reason),
     close: (reason) => client.close(reason),
   };
 }

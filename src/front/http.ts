@@ -2,6 +2,7 @@ import { once } from "node:events";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { ERRORS, HangarError, toHangarError } from "../errors.ts";
+import { isEndless } from "../routing/deadline.ts";
 import { atEnd } from "../routing/intercept.ts";
 import type { CallHandler, Outcome, Running, Target } from "../target.ts";
 import { membersOf, type Message, scanMessage, textOf, wholeOf } from "../wire/envelope.ts";
@@ -15,7 +16,7 @@ import { portHolder } from "./port-holder.ts";
 import { errorText, responseParts, responseText } from "./response.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import { serveSse } from "./sse.ts";
-import { EventStream } from "./streams.ts";
+import { EventStream, isProgress } from "./streams.ts";
 
 /** Not imported by name: that would run all of the module's getters, one of which loads a whole HTTP client. */
 const { createServer } = process.getBuiltinModule("node:http");
@@ -54,6 +55,7 @@ export type Faces = ReadonlyMap<string, Target>;
 /** One call under way over HTTP. */
 interface Exchange {
   readonly running: Running;
+  readonly endless: boolean;
   /** Looks at how long it has taken. */
   look(now: number): void;
 }
@@ -189,9 +191,12 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       if (era === "modern") {
         if (modernVersionOf(message) !== undefined) requireAgreement(request, message);
         requireEnvelope(message);
+        if (isEndless(message) && !takesEvents(request)) {
+          throw new HangarError("not_acceptable", "Accept must list text/event-stream");
+        }
         const caller = { principal, client: principal, era, capabilities: "{}" } as const;
         const call = { message, caller, headers: headersToPass(request) };
-        respond(request, response, id, undefined, (handler) => face.dispatch(call, handler));
+        respond(request, response, message, undefined, (handler) => face.dispatch(call, handler));
         return;
       }
       const isFirst = message.method === "initialize";
@@ -203,7 +208,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       const { client } = session;
       const headers = traceHeaders(request);
       const call = { message, caller: client.caller, ...(headers && { headers }) };
-      respond(request, response, id, session, (handler) =>
+      respond(request, response, message, session, (handler) =>
         client.dispatch(
           call,
           isFirst ? sessionOnlyIfGreeted(handler, session, response) : handler,
@@ -249,7 +254,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     requireOpen();
     const session = sessions.use(sessionId, face, principal);
     requireLegacyVersion(named);
-    if (request.headers.accept?.includes("text/event-stream") !== true) {
+    if (!takesEvents(request)) {
       throw new HangarError("not_acceptable", "Accept must list text/event-stream");
     }
     const last = header(request, "last-event-id");
@@ -263,15 +268,17 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
   function respond(
     request: IncomingMessage,
     response: ServerResponse,
-    id: string,
+    message: Message,
     session: Session | undefined,
     dispatch: (handler: CallHandler) => Running,
   ): void {
+    const id = message.id as string;
     const { accept = "" } = request.headers;
-    const streams = accept.includes("text/event-stream");
+    const streams = takesEvents(request);
     let stream: EventStream | undefined;
     let lookedAt = performance.now();
     const began = lookedAt;
+    let ended = false;
 
     function upgrade(): EventStream {
       if (stream !== undefined) return stream;
@@ -282,14 +289,14 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
 
     const handler: CallHandler = {
       note(text) {
-        if (streams) upgrade().send(text, text.includes('"notifications/progress"'));
+        if (streams) upgrade().send(text, isProgress(text));
       },
       ask(question) {
         if (session === undefined)
           throw new HangarError("internal", "a question in the modern era");
         return session.client.ask(question, (text) => {
-          if (streams && stream?.finished !== true) upgrade().send(text);
-          // A question may be withdrawn after the end of its call.
+          // What is said of a question after the call's end has no other place to go.
+          if (streams && !ended) upgrade().send(text);
           else if (streams || session.standalone.attached) session.standalone.send(text);
           else return false;
           return true;
@@ -299,6 +306,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
         if (streams && session !== undefined && mayPrime(request)) upgrade().pause();
       },
       end(outcome) {
+        ended = true;
         underWay.delete(exchange);
         if (stream !== undefined) stream.end(responseText(id, outcome));
         else {
@@ -311,6 +319,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     const running = dispatch(handler);
     const exchange: Exchange = {
       running,
+      endless: isEndless(message),
       look(now) {
         if (!streams) return;
         if (stream === undefined) {
@@ -359,6 +368,8 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       server.close();
       server.closeIdleConnections();
       const until = performance.now() + graceMs;
+      const reason = new HangarError("shutting_down", "Hangar is shutting down");
+      for (const { endless, running } of underWay) if (endless) running.cancel(reason);
       if (underWay.size > 0) {
         const { promise, resolve } = Promise.withResolvers<void>();
         idle = resolve;
@@ -366,8 +377,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
         await promise;
         clearTimeout(late);
       }
-      await sse.idle(Math.max(until - performance.now(), 0));
-      const reason = new HangarError("shutting_down", "Hangar is shutting down");
+      await sse.idle(Math.max(until - performance.now(), 0), reason);
       for (const { running } of underWay) running.cancel(reason);
       sse.close(reason);
       sessions.closeAll(reason);
@@ -400,6 +410,10 @@ function traceHeaders(request: IncomingMessage): Record<string, string> | undefi
       (entry): entry is [(typeof TRACE_HEADERS)[number], string] => entry[1] !== undefined,
     ),
   );
+}
+
+function takesEvents(request: IncomingMessage): boolean {
+  return request.headers.accept?.includes("text/event-stream") === true;
 }
 
 /** Clients of earlier revisions stumble over an event without a message. */

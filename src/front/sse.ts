@@ -15,7 +15,7 @@ export interface SseFront {
   /** Takes a message of the client `id`. Throws `session_not_found`. */
   receive(id: string, principal: string, text: string): void;
   keepAlive(): void;
-  idle(graceMs: number): Promise<void>;
+  idle(graceMs: number, reason: HangarError): Promise<void>;
   close(reason: HangarError): void;
 }
 
@@ -36,8 +36,8 @@ export function serveSse(): SseFront {
       }
       const id = randomBytes(16).toString("hex");
       const stream = new EventStream(0);
-      const duplex = serveDuplex(face, principal, (text) => {
-        stream.send(text, text.includes('"notifications/progress"'));
+      const duplex = serveDuplex(face, principal, (text, droppable) => {
+        stream.send(text, droppable);
         return stream.attached;
       });
       clients.set(id, { principal, duplex, stream });
@@ -58,8 +58,8 @@ export function serveSse(): SseFront {
     keepAlive() {
       for (const { stream } of clients.values()) stream.keepAlive();
     },
-    async idle(graceMs) {
-      await Promise.all([...clients.values()].map(({ duplex }) => duplex.idle(graceMs)));
+    async idle(graceMs, reason) {
+      await Promise.all([...clients.values()].map(({ duplex }) => duplex.idle(graceMs, reason)));
     },
     close(reason) {
       for (const { duplex, stream } of clients.values()) {

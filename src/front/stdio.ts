@@ -4,6 +4,10 @@ import type { Target } from "../target.ts";
 import { oneLine, splitLines } from "../wire/lines.ts";
 import { refusedLine, serveDuplex } from "./duplex.ts";
 import type { Front, FrontOptions } from "./front.ts";
+import { SLOW_BYTES, STUCK_BYTES } from "./streams.ts";
+
+/** Time for the last answers to leave when Hangar ends, in milliseconds. */
+const LAST_BYTES_MS = 500;
 
 /** Serves one client on a pair of streams, one message a line; `closed` when the client closes its side. */
 export function serveStdio(
@@ -11,8 +15,20 @@ export function serveStdio(
   { input, output }: { readonly input: Readable; readonly output: Writable },
   { maxMessageBytes }: FrontOptions,
 ): Front {
-  function write(text: string): boolean {
-    return output.write(`${oneLine(text)}\n`) || output.writable;
+  let gone: () => void = () => {};
+  let stuck = false;
+  const reachable = (): boolean => output.writable && !stuck;
+
+  function write(text: string, droppable = false): boolean {
+    if (!reachable()) return false;
+    if (droppable && output.writableLength > SLOW_BYTES) return true;
+    if (output.writableLength > STUCK_BYTES) {
+      stuck = true;
+      gone();
+      return false;
+    }
+    output.write(`${oneLine(text)}\n`);
+    return output.writable;
   }
 
   const client = serveDuplex(face, "local", write);
@@ -21,6 +37,7 @@ export function serveStdio(
     refused: (reason) => void write(refusedLine(reason, maxMessageBytes)),
   });
   const closed = new Promise<void>((resolve) => {
+    gone = resolve;
     input.on("data", (chunk: Buffer) => lines.push(chunk));
     input.once("end", () => {
       lines.end();
@@ -35,11 +52,17 @@ export function serveStdio(
     closed,
     async drain(graceMs) {
       input.pause();
-      if (output.writable) await client.idle(graceMs);
-      client.close(new HangarError("shutting_down", "Hangar is shutting down"));
+      const reason = new HangarError("shutting_down", "Hangar is shutting down");
+      if (reachable()) await client.idle(graceMs, reason);
+      client.close(reason);
       await new Promise<void>((resolve) => {
-        if (!output.writable || output.writableLength === 0) resolve();
-        else output.write("", () => resolve());
+        if (!reachable() || output.writableLength === 0) return resolve();
+        // A client that does not read must not keep the providers from being stopped.
+        const late = setTimeout(resolve, LAST_BYTES_MS);
+        output.write("", () => {
+          clearTimeout(late);
+          resolve();
+        });
       });
     },
   };

@@ -4,9 +4,12 @@ import { sseComment, sseEvent, ssePriming } from "../wire/sse.ts";
 /** What is kept of a session's events, so that a client that lost a stream can take it up again. */
 const MAX_KEPT_EVENTS = 256;
 const MAX_KEPT_CHARS = 1024 * 1024;
-/** Bytes that a client has not read yet: from the first on it gets no more progress, at the second its stream is cut. */
-const SLOW_BYTES = 1024 * 1024;
-const STUCK_BYTES = 64 * 1024 * 1024;
+/** What all sessions together keep of replies that are longer than that. */
+const MAX_LONG_CHARS = 64 * 1024 * 1024;
+/** Bytes that a client has not read yet: from the first on it gets no more progress, from the second on nothing, and its
+ * stream is cut. One message may be longer than that. */
+export const SLOW_BYTES = 1024 * 1024;
+export const STUCK_BYTES = 16 * 1024 * 1024;
 /** How long a client should wait before it takes up a lost stream, in milliseconds. */
 const RETRY_MS = 1_000;
 
@@ -21,6 +24,8 @@ interface Kept {
   readonly seq: number;
   readonly text: string;
 }
+
+let longChars = 0;
 
 /** The event streams of one session, and the memory they share. */
 export class EventStreams {
@@ -45,31 +50,51 @@ export class EventStreams {
     return stream === undefined ? undefined : { stream, seq: Number(seq) };
   }
 
+  /** Breaks what is not finished; the last message of the others may still be on its way out. */
   close(): void {
-    for (const stream of this.#streams.values()) stream.cut();
+    for (const stream of this.#streams.values()) if (!stream.finished) stream.cut();
     this.#streams.clear();
-    this.#kept.length = 0;
+    for (const { text } of this.#kept.splice(0)) this.#count(text.length, -1);
   }
 
   #keep(stream: EventStream, seq: number, text: string): void {
+    const isLong = text.length > MAX_KEPT_CHARS;
+    // Without its reply a client would wait for ever; a long notification is not worth what it would push out.
+    if (isLong && (!stream.finished || longChars + text.length > MAX_LONG_CHARS)) {
+      this.#forget(stream);
+      return;
+    }
     this.#kept.push({ stream, seq, text });
-    this.#keptChars += text.length;
+    this.#count(text.length, 1);
     while (this.#kept.length > MAX_KEPT_EVENTS || this.#keptChars > MAX_KEPT_CHARS) {
       const oldest = this.#kept.shift();
       if (oldest === undefined) return;
-      this.#keptChars -= oldest.text.length;
-      const { stream: owner } = oldest;
-      // A finished stream of which nothing is left cannot be taken up any more.
-      if (owner.finished && this.#kept.every((one) => one.stream !== owner)) {
-        this.#streams.delete(owner.no);
-      }
+      this.#count(oldest.text.length, -1);
+      this.#forget(oldest.stream);
     }
+  }
+
+  /** A finished stream of which nothing is left cannot be taken up any more. */
+  #forget(stream: EventStream): void {
+    if (stream.finished && this.#kept.every((one) => one.stream !== stream)) {
+      this.#streams.delete(stream.no);
+    }
+  }
+
+  #count(chars: number, sign: 1 | -1): void {
+    if (chars > MAX_KEPT_CHARS) longChars += sign * chars;
+    else this.#keptChars += sign * chars;
   }
 }
 
 interface Memory {
   keep(seq: number, text: string): void;
   after(seq: number): readonly Kept[];
+}
+
+/** Of the notifications of a call, those that a slow client can do without. */
+export function isProgress(text: string): boolean {
+  return text.includes('"notifications/progress"');
 }
 
 /** One event stream to a client: over one HTTP response after the other, if the client takes it up again. */
@@ -118,22 +143,27 @@ export class EventStream {
     if (this.#finished) response.end();
   }
 
-  /** One message. `droppable` ones are left out while the client is slow. */
+  /** One message. `droppable` ones are left out while the client is slow, and whatever comes after the end. */
   send(text: string, droppable = false): void {
+    if (!this.#finished) this.#put(text, droppable);
+  }
+
+  #put(text: string, droppable = false): void {
     const response = this.#response;
     if (droppable && response !== undefined && response.writableLength > SLOW_BYTES) return;
     const seq = ++this.#seq;
     this.#memory?.keep(seq, text);
     if (response === undefined) return;
+    if (response.writableLength > STUCK_BYTES) return this.cut();
     response.write(sseEvent(text, this.#memory === undefined ? undefined : this.#id(seq)));
     this.#written = seq;
-    if (response.writableLength > STUCK_BYTES) this.cut();
   }
 
   /** The last message, if there is one. */
   end(text?: string): void {
+    if (this.#finished) return;
     this.#finished = true;
-    if (text !== undefined) this.send(text);
+    if (text !== undefined) this.#put(text);
     this.#response?.end();
     // What is on its way shall arrive, even if the session is closed next.
     this.#response = undefined;
@@ -146,6 +176,7 @@ export class EventStream {
   }
 
   keepAlive(): void {
+    if (this.#finished) return;
     if (this.#response?.writableLength === 0) this.#response.write(sseComment("keep-alive"));
   }
 

@@ -55,7 +55,7 @@ export interface ConnectionEvents {
   /** A tool as the provider listed it last. */
   tool(name: string): Tool | undefined;
   /** Whether this client wants to hear of it: log messages have levels. */
-  wants(client: string, message: Message): boolean;
+  wants(call: Call, message: Message): boolean;
   /** A notification that belongs to no call. */
   noted(message: Message): void;
   /** Progress of a task of this client, whose call has ended. */
@@ -557,10 +557,12 @@ export class Connection {
   }
 
   /** The call that something the provider sent belongs to: the one it came with, else the last one, if all are of one client. */
-  #callBehind(about: number | undefined): Pending | undefined {
+  #callBehind(
+    about: number | undefined,
+    calls: readonly Pending[] = this.#inFlightCalls(),
+  ): Pending | undefined {
     const known = about === undefined ? undefined : this.#pending.get(about);
     if (known?.call !== undefined) return known;
-    const calls = this.#inFlightCalls();
     const [first] = calls;
     const alone = calls.every(({ call }) => call?.caller.client === first?.call?.caller.client);
     return alone ? calls.at(-1) : undefined;
@@ -582,9 +584,15 @@ export class Connection {
     else if (method === "notifications/message") {
       this.#events.logged(params === undefined ? "{}" : textOf(text, params));
     }
-    const pending = CONCERNS_EVERYBODY.has(method as string) ? undefined : this.#callBehind(about);
+    // A modern client that did not ask for log messages must not get any, so it was not its call.
+    const calls = this.#inFlightCalls().filter(
+      ({ call }) => call?.caller.era !== "modern" || this.#events.wants(call, message),
+    );
+    const pending = CONCERNS_EVERYBODY.has(method as string)
+      ? undefined
+      : this.#callBehind(about, calls);
     if (pending?.call === undefined) this.#events.noted(message);
-    else if (this.#events.wants(pending.call.caller.client, message)) {
+    else if ((this.#isModern && about !== undefined) || this.#events.wants(pending.call, message)) {
       this.#safely(() => pending.handler.note(text));
     }
   }

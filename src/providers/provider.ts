@@ -295,7 +295,7 @@ export class Provider implements Target {
     return {
       cancel: (reason) => {
         if (listening.running !== undefined) listening.running.cancel(reason);
-        else if (this.#listening.delete(listening)) handler.end(reason);
+        else if (this.#listening.has(listening)) this.#endListening(listening, reason);
       },
     };
   }
@@ -317,8 +317,7 @@ export class Provider implements Target {
           outcome.kind === "failure" &&
           (outcome.code === "provider_exited" || outcome.code === "provider_stopped");
         if (runEnded && !this.#closed && this.#lifecycle.state !== "dead") return;
-        this.#listening.delete(listening);
-        handler.end(outcome);
+        this.#endListening(listening, outcome);
       },
     });
   }
@@ -341,11 +340,20 @@ export class Provider implements Target {
     }
   }
 
-  #endListening(reason: HangarError): void {
+  /** Of those that no run serves. */
+  #endAllListening(reason: HangarError): void {
     for (const listening of [...this.#listening]) {
-      if (listening.running !== undefined || !this.#listening.delete(listening)) continue;
-      listening.handler.end(reason);
+      if (listening.running === undefined) this.#endListening(listening, reason);
     }
+  }
+
+  /** A server that goes ends its subscriptions with an empty result (2026-07-28, "Subscriptions"). */
+  #endListening(listening: Listening, outcome: Outcome): void {
+    const { handler, call } = listening;
+    this.#listening.delete(listening);
+    const goes = outcome.kind === "failure" && outcome.code === "shutting_down";
+    const text = `{"resultType":"complete","_meta":{"${META.subscriptionId}":${call.message.id}}}`;
+    handler.end(goes ? { kind: "reply", isError: false, text } : outcome);
   }
 
   /**
@@ -397,7 +405,7 @@ export class Provider implements Target {
   async close(): Promise<void> {
     this.#closed = true;
     await this.stop("Hangar shuts down");
-    this.#endListening(shuttingDown());
+    this.#endAllListening(shuttingDown());
   }
 
   /** The tools as of now: started if need be, read again after the provider said that they changed. */
@@ -540,7 +548,7 @@ export class Provider implements Target {
         logged: (params: string) =>
           this.#tell({ type: "provider_log", provider: this.name, params }),
         tool: (name: string) => this.#tools.find((tool) => tool.name === name),
-        wants: (client: string, message: Message) => this.#watchers.wants(client, message),
+        wants: (call: Call, message: Message) => this.#watchers.wants(call, message),
         noted: (message: Message) => this.#watchers.note(message),
         notedTo: (client: string, text: string) => this.#watchers.tell(client, text),
         asked: (question: Question) => (this.#isShared ? undefined : this.#watchers.ask(question)),
@@ -700,7 +708,7 @@ export class Provider implements Target {
     });
     if (now.state === "dead") {
       const why = `provider ${this.name} is dead: ${now.reason}`;
-      this.#endListening(new HangarError("provider_dead", why));
+      this.#endAllListening(new HangarError("provider_dead", why));
     }
   }
 }

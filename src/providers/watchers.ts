@@ -1,5 +1,6 @@
-import type { Asked, Question, Watcher } from "../target.ts";
+import type { Asked, Call, Question, Watcher } from "../target.ts";
 import { type Message, stringAt } from "../wire/envelope.ts";
+import { META } from "../wire/eras.ts";
 
 /** Levels of `notifications/message`, least important first (RFC 5424, as MCP names them). */
 const LOG_LEVELS: readonly string[] = [
@@ -96,9 +97,14 @@ export class Watchers {
     for (const { watcher } of this.#of(client)) watcher.note(text);
   }
 
-  /** False for a log message that is less important than this client wants to hear of. */
-  wants(client: string, message: Message): boolean {
-    return this.#of(client).every(({ level }) => isImportant(message, level));
+  /** False for a log message that is less important than the caller wants to hear of; a modern one says so in each call. */
+  wants({ caller, message: { text, meta } }: Call, message: Message): boolean {
+    if (caller.era === "legacy") {
+      return this.#of(caller.client).every(({ level }) => isImportant(message, level));
+    }
+    if (message.method !== "notifications/message") return true;
+    const level = LOG_LEVELS.indexOf(stringAt(text, meta.get(META.logLevel)) ?? "");
+    return level !== -1 && isImportant(message, level);
   }
 
   /** Puts a question outside any call to the one client there is; undefined when there is none, or more. */

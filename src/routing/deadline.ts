@@ -1,9 +1,15 @@
 import { HangarError } from "../errors.ts";
 import type { Asked, Question, Target } from "../target.ts";
+import type { Message } from "../wire/envelope.ts";
 import { intercept } from "./intercept.ts";
 
 /** Stays open for as long as the client likes. */
 const ENDLESS = "subscriptions/listen";
+
+/** True for a request that gets its answer when one side has had enough, so that nobody should wait for it. */
+export function isEndless({ method }: Message): boolean {
+  return method === ENDLESS;
+}
 
 /**
  * Cancels a call that has not ended within its deadline: the caller's own, or `defaultMs`. The clock stands still
@@ -12,7 +18,7 @@ const ENDLESS = "subscriptions/listen";
  */
 export function deadline(target: Target, defaultMs: number, patienceMs = defaultMs): Target {
   return intercept(target, (call, handler) => {
-    if (call.message.method === ENDLESS) return target.dispatch(call, handler);
+    if (isEndless(call.message)) return target.dispatch(call, handler);
     const ms = call.timeoutMs ?? defaultMs;
     const whose = (call.timeoutMs ?? patienceMs) < patienceMs ? "caller" : "provider";
     let left = ms;
