@@ -4,7 +4,7 @@ import { Agent, request as httpRequest, type IncomingHttpHeaders } from "node:ht
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import {
   configOf,
   ENVELOPE,
@@ -32,6 +32,8 @@ const MIB = 1024 * 1024;
 /** How long what moves a hundred megabytes may take on a machine that is busy with something else. */
 const LOADED_MS = 25_000;
 
+vi.setConfig({ testTimeout: 2 * LOADED_MS });
+
 /** One Hangar with a provider of each kind, for the tests that leave nothing behind. */
 let shared: HttpHangar;
 let wireLog = "";
@@ -50,7 +52,7 @@ beforeAll(async () => {
         command: fixture("dictated"),
         env: { WIRE_LOG: wireLog, FIXTURE_ERA: "modern" },
       },
-      official: { command: fixture("official"), timeout_s: 600 },
+      official: { command: fixture("official", "modern"), protocol: "modern", timeout_s: 600 },
       broken: { command: fixture("errors-on-initialize"), env: { START_MS: "300" } },
     }),
     env: { MCP_HANGAR_TOKEN: TOKEN },
@@ -152,7 +154,7 @@ class Listener {
   }
 
   /** Waits until `count` messages have come; returns all there are. */
-  async atLeast(count: number, timeoutMs?: number): Promise<Json[]> {
+  async atLeast(count: number, timeoutMs = LOADED_MS): Promise<Json[]> {
     const enough = () => this.messages.length >= count;
     await waitFor(`${count} messages`, enough, timeoutMs).catch((error: unknown) => {
       throw new Error(`${String(error)}; HTTP ${this.status}: ${this.text.slice(0, 2000)}`);
@@ -161,7 +163,7 @@ class Listener {
   }
 
   /** Waits for the end of the answer; returns its messages. */
-  async end(timeoutMs?: number): Promise<Json[]> {
+  async end(timeoutMs = LOADED_MS): Promise<Json[]> {
     await waitFor("the end of the answer", () => this.ended, timeoutMs);
     return this.messages;
   }
@@ -501,20 +503,36 @@ describe("memory", () => {
     const before = peak(hangar.pid);
     const flood = tool("later", { tag: "flood", n: 5000, bytes: 4000 });
     await call(hangar, "talks", flood, session).end();
-    await waitFor("the last one", () => seen.text.slice(-9000).includes("test://flood/5000"));
+    await waitFor(
+      "the last one",
+      () => seen.text.slice(-9000).includes("test://flood/5000"),
+      LOADED_MS,
+    );
     // 20 MB have passed; one of both sessions read them, the other keeps a MiB.
     expect(peak(hangar.pid) - before).toBeLessThan(100 * MIB);
     const stream = listen(hangar, "talks", session);
-    await waitFor("the last one", () => stream.text.slice(-9000).includes("test://flood/5000"));
+    await waitFor(
+      "the last one",
+      () => stream.text.slice(-9000).includes("test://flood/5000"),
+      LOADED_MS,
+    );
     const kept = stream.messages.map(({ params }) => Number(params.uri.split("/").at(-1)));
     expect(kept.length).toBeLessThanOrEqual(256);
     expect(kept).toEqual(Array.from(kept, (_, i) => 5000 - kept.length + 1 + i));
     const small = tool("later", { tag: "small", n: 5000 });
     stream.close();
     await call(hangar, "talks", small, session).end();
-    await waitFor("the last one", () => seen.text.slice(-9000).includes("test://small/5000"));
+    await waitFor(
+      "the last one",
+      () => seen.text.slice(-9000).includes("test://small/5000"),
+      LOADED_MS,
+    );
     const again = listen(hangar, "talks", session);
-    await waitFor("the last one", () => again.text.slice(-9000).includes("test://small/5000"));
+    await waitFor(
+      "the last one",
+      () => again.text.slice(-9000).includes("test://small/5000"),
+      LOADED_MS,
+    );
     expect(again.messages.length).toBeLessThanOrEqual(257);
   });
 
