@@ -70,7 +70,7 @@ test("the program has these commands and options", async () => {
   expect(namesIn(await helpOf(), "Commands")).toEqual(["serve", "call", "tools", "config"]);
   expect(namesIn(await helpOf("config"), "Commands")).toEqual(["check", "schema"]);
   expect(surface).toEqual({
-    serve: "--config --state-dir --log-level --http --host --port",
+    serve: "--config --state-dir --log-level --http --host --provider --port",
     call: "--config --state-dir --log-level --json --timeout",
     tools: "--config --state-dir --log-level --json",
     "config check": "--config --state-dir --log-level --json",

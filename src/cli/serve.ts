@@ -20,6 +20,11 @@ const DEFAULT_PORT = 8000;
 
 /** Serves until the client goes (stdio) or a signal comes; a second signal ends at once. */
 export async function serve(options: ServeOptions): Promise<number> {
+  const http = options.http === true || process.env["MCP_MODE"] === "http";
+  if (http && options.provider !== undefined) {
+    const why = "--provider is for stdio; over HTTP each provider has its own address, /mcp/<name>";
+    throw new HangarError("invalid_arguments", why);
+  }
   const opened = open(options);
   const { hangar, tell } = opened;
   process.on("unhandledRejection", (error) => tell({ type: "defect", error }));
@@ -28,7 +33,6 @@ export async function serve(options: ServeOptions): Promise<number> {
     process.exit(EXIT.failure);
   });
   const signalled = firstSignal(EXIT.failure);
-  const http = options.http === true || process.env["MCP_MODE"] === "http";
   const front: Front = http
     ? await serveHttp(opened, options)
     : hangar.serveStdio({ input: process.stdin, output: process.stdout }, options.provider);
@@ -38,6 +42,8 @@ export async function serve(options: ServeOptions): Promise<number> {
   ]);
   await hangar.close(reason);
   process.stdin.destroy();
+  // A client that has stopped reading must not keep Hangar alive.
+  if (process.stdout.writableLength > 0) process.exit(EXIT.ok);
   return EXIT.ok;
 }
 

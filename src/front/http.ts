@@ -200,6 +200,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
         return;
       }
       const isFirst = message.method === "initialize";
+      if (isFirst) requireLegacyVersion(named);
       const session = isFirst
         ? sessions.open(face, principal)
         : sessions.use(sessionId, face, principal);

@@ -1,4 +1,4 @@
-import { HangarError } from "../errors.ts";
+import { HangarError, toHangarError } from "../errors.ts";
 import type { Tell } from "../observe/events.ts";
 import type { Call, Caller, Target } from "../target.ts";
 import { textOf } from "../wire/envelope.ts";
@@ -47,7 +47,7 @@ export class ClientRuns {
             handler,
           );
         } catch (error) {
-          return holdCall(Promise.reject(error as Error), call, handler, tell);
+          return holdCall(Promise.resolve(toHangarError(error)), call, handler, tell);
         }
       },
       watch: (watcher) => {

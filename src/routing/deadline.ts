@@ -6,6 +6,9 @@ import { intercept } from "./intercept.ts";
 /** Stays open for as long as the client likes. */
 const ENDLESS = "subscriptions/listen";
 
+/** How long a question may stay open: the client may have lost it, and nothing waits for ever. */
+const LONGEST_QUESTION_MS = 3_600_000;
+
 /** True for a request that gets its answer when one side has had enough, so that nobody should wait for it. */
 export function isEndless({ method }: Message): boolean {
   return method === ENDLESS;
@@ -13,7 +16,7 @@ export function isEndless({ method }: Message): boolean {
 
 /**
  * Cancels a call that has not ended within its deadline: the caller's own, or `defaultMs`. The clock stands still
- * while a question to the client is open, for people take their time. The failure says whose deadline it was: one
+ * while a question to the client is open, for people take their time, an hour at most. The failure says whose deadline it was: one
  * that a caller chose and that is shorter than `patienceMs` is no news about the provider.
  */
 export function deadline(target: Target, defaultMs: number, patienceMs = defaultMs): Target {
@@ -39,15 +42,17 @@ export function deadline(target: Target, defaultMs: number, patienceMs = default
       if (open++ === 0) {
         clearTimeout(timer);
         left -= performance.now() - since;
+        timer = setTimeout(expire, LONGEST_QUESTION_MS);
       }
       const settle = (): void => {
         if (!asked) return;
         asked = false;
         if (--open > 0 || ended) return;
+        clearTimeout(timer);
         since = performance.now();
         timer = setTimeout(expire, Math.max(left, 0));
       };
-      const { withdraw } = handler.ask({
+      const put = handler.ask({
         message: question.message,
         note: (message) => question.note(message),
         answer: (reply) => {
@@ -58,7 +63,7 @@ export function deadline(target: Target, defaultMs: number, patienceMs = default
       return {
         withdraw(message) {
           settle();
-          withdraw(message);
+          put.withdraw(message);
         },
       };
     }

@@ -81,6 +81,12 @@ function levelsIn(stderr: string): Set<string> {
 }
 
 describe("a command line", () => {
+  test("has no place for --provider over HTTP, where each provider has its own address", async () => {
+    const { code, stderr } = await runCli(["serve", "--http", "--provider", "math"]);
+    expect(stderr).toMatch(/--provider is for stdio.*\/mcp\/<name>/);
+    expect(code).toBe(2);
+  });
+
   test("without a command serves on stdio until stdin ends", async () => {
     const { code, stdout } = await runCli([], { stdin: conversation() });
     const answers = stdout

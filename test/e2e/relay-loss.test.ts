@@ -127,7 +127,7 @@ test("a reply longer than all that is kept is there for who lost the stream", as
   const hangar = await start("talks");
   const session = await openSession(hangar);
   const tag = "y".repeat(1.5 * MIB);
-  const lost = new Reader(hangar, "POST", "/mcp/p", session, talk({ tag, ms: 400 }));
+  const lost = new Reader(hangar, "POST", "/mcp/p", session, talk({ tag, ms: 2500 }));
   const id = await waitFor("the priming event", () => /^id: (\S+)/m.exec(lost.text)?.[1]);
   lost.close();
   // The same session goes on; its next calls must not cost it the reply.

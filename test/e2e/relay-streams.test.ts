@@ -339,7 +339,7 @@ describe("a legacy call", () => {
 
   test("gets an event stream when it takes longer, so that it can be taken up again", async () => {
     const session = await openSession(shared, "talks");
-    const slow = call(shared, "talks", talk("slow", { ms: 600 }), session);
+    const slow = call(shared, "talks", talk("slow", { ms: 2500 }), session);
     await waitFor("the priming event", () => slow.events.length === 1);
     expect(slow.ended).toBeUndefined();
     expect(slow.events[0]).toMatchObject({ id: expect.any(String), retry: "1000", data: "" });
@@ -424,7 +424,9 @@ describe("a legacy call", () => {
   test("of initialize that fails slowly is told why, and has no session", async () => {
     const params = { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "t" } };
     const message = { jsonrpc: "2.0", id: 7, method: "initialize", params };
-    const failed = call(shared, "broken", message, {});
+    // A client that names event streams first has one from the beginning.
+    const accept = "text/event-stream, application/json";
+    const failed = call(shared, "broken", message, { accept });
     const [reply] = await failed.end();
     expect(failed.ended).toBe("whole");
     expect(failed.headers["content-type"]).toBe("text/event-stream");
