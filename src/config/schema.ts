@@ -316,7 +316,7 @@ function rowsOf(schema: JsonSchema, prefix: string): ReferenceRow[] {
     const row = {
       key,
       type: typeName(property),
-      default: defaultText(property, schema.required?.includes(name) === true),
+      default: defaultText(property, isRequired(schema, name)),
       description: property.description ?? "",
     };
     const entry = property.additionalProperties;
@@ -335,6 +335,12 @@ function propertiesOf({ properties, anyOf }: JsonSchema): Readonly<Record<string
       description: anyOf[0]?.properties?.["mode"]?.description,
     },
   });
+}
+
+/** Of several kinds, those that have the key at all must all require it. */
+function isRequired(schema: JsonSchema, name: string): boolean {
+  const kinds = (schema.anyOf ?? [schema]).filter(({ properties = {} }) => name in properties);
+  return kinds.length > 0 && kinds.every(({ required }) => required?.includes(name) === true);
 }
 
 function kindsIn(mode: JsonSchema | undefined): readonly string[] {

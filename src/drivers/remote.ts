@@ -1,5 +1,6 @@
 import type { Dispatcher, Pool } from "undici";
 import { HangarError } from "../errors.ts";
+import { headerSecrets, redactor } from "../lib/redact.ts";
 import { scanMessage, textOf } from "../wire/envelope.ts";
 import { encodeHeader } from "../wire/headers.ts";
 import { MODERN_VERSION } from "../wire/eras.ts";
@@ -68,6 +69,8 @@ class RemoteRun implements Run {
   readonly #pool: Pool;
   readonly #events: RunEvents;
   readonly #tail;
+  /** Servers may say what they were sent; the secrets in it are for nobody else. */
+  readonly #hide: (text: string) => string;
   readonly #exchanges = new Map<number, Exchange>();
   readonly #streams = new Set<() => void>();
   readonly #exit: (exit: Exit) => void;
@@ -86,7 +89,8 @@ class RemoteRun implements Run {
     this.#events = events;
     this.#url = new URL(options.endpoint);
     this.what = this.#url.origin + this.#url.pathname;
-    this.#tail = createOutputTail((text) => text, options.trouble);
+    this.#hide = redactor(headerSecrets(options.headers));
+    this.#tail = createOutputTail(this.#hide, options.trouble);
     const { promise, resolve } = Promise.withResolvers<Exit>();
     this.exited = promise;
     this.#exit = resolve;
@@ -149,6 +153,10 @@ class RemoteRun implements Run {
       resolve();
     };
     this.#dispatch("DELETE", this.#url, this.#headers({}), undefined, {
+      // The dispatcher takes no handler without these.
+      onRequestStart: () => {},
+      onResponseStart: () => {},
+      onResponseData: () => {},
       onResponseEnd: done,
       onResponseError: done,
     });
@@ -198,12 +206,13 @@ class RemoteRun implements Run {
       },
       onResponseStart: (controller, status, headers) => {
         if (status < 200) return;
-        exchange.sent = true;
         const location = redirectOf(status, headers, url);
         if (location !== undefined) {
+          exchange.sent = false;
           controller.abort(new Redirect(location));
           return;
         }
+        exchange.sent = true;
         const session = headers["mcp-session-id"];
         if (about.method === "initialize" && typeof session === "string") this.#session = session;
         answer = this.#answerOf(exchange, status, headers);
@@ -220,6 +229,8 @@ class RemoteRun implements Run {
 
   #redirected(exchange: Exchange, { location }: Redirect, redirects: number): void {
     if (location.origin === this.#url.origin && redirects < MAX_REDIRECTS) {
+      // What the run sends later goes there at once, and so do its GET and DELETE, which follow no redirect.
+      if (this.#era === undefined) this.#url = location;
       return this.#post(exchange, location, redirects + 1);
     }
     const why =
@@ -257,15 +268,19 @@ class RemoteRun implements Run {
     body: string,
   ): void {
     const { id, method } = exchange.about;
+    if (this.#oneStream && status >= 200 && status < 300) {
+      if (id !== undefined) this.#exchanges.delete(id);
+      return; // the answer comes on the stream
+    }
     if (status === 202 || status === 204) {
-      if (id === undefined || this.#oneStream) return;
+      if (id === undefined) return;
       const why = `it answered a request with HTTP ${status} and nothing more`;
       return this.#failed(exchange, new HangarError("remote_failed", why).whenSent());
     }
     if (status === 200) {
       if (body.trim() !== "") this.#deliver(exchange, body);
-      if (id !== undefined && !exchange.answered && !this.#oneStream) {
-        const why = `its answer is no MCP message: ${body.slice(0, 100)}`;
+      if (id !== undefined && !exchange.answered) {
+        const why = `its answer is no MCP message: ${this.#hide(body.slice(0, 100))}`;
         this.#failed(exchange, new HangarError("remote_failed", why).whenSent());
       }
       return;
@@ -274,7 +289,7 @@ class RemoteRun implements Run {
     if (id === undefined) return;
     if (status === 401 || status === 403) {
       const challenge = headers["www-authenticate"];
-      const why = `it answered HTTP ${status}${challenge === undefined ? "" : ` (${String(challenge)})`}`;
+      const why = `it answered HTTP ${status}${challenge === undefined ? "" : ` (${this.#hide(String(challenge))})`}`;
       const details = { status };
       return this.#failed(exchange, new HangarError("remote_unauthorized", why, { details }));
     }
@@ -305,7 +320,7 @@ class RemoteRun implements Run {
       );
       return;
     }
-    const why = `it answered HTTP ${status}: ${body.slice(0, 200)}`;
+    const why = `it answered HTTP ${status}: ${this.#hide(body.slice(0, 200))}`;
     this.#failed(
       exchange,
       new HangarError("remote_failed", why, { details, retryAfterMs, sent: true }),
@@ -317,13 +332,14 @@ class RemoteRun implements Run {
     let last: string | undefined;
     let retryMs = FIRST_RETRY_MS;
     let resumes = 0;
+    let tooLong = false;
     const over = (): boolean => {
       const { id } = exchange.about;
       if (exchange.answered || exchange.forgotten || this.#over || id === undefined) return true;
       if (this.#era === "modern" || last === undefined || resumes++ >= MAX_RESUMES) return false;
       const timer = setTimeout(() => {
         this.#streams.delete(cancel);
-        this.#resume(exchange, last as string, reader);
+        this.#resume(exchange, last as string, reader());
       }, retryMs);
       const cancel = (): void => clearTimeout(timer);
       this.#streams.add(cancel);
@@ -335,23 +351,31 @@ class RemoteRun implements Run {
         if (id !== undefined && this.#events.waits(id)) this.#events.paused(id);
         return;
       }
-      const why = "it ended the stream without an answer";
+      const why = tooLong
+        ? "its answer is larger than max_message_bytes"
+        : "it ended the stream without an answer";
       this.#failed(exchange, new HangarError("remote_failed", why).whenSent());
     };
-    const parser = parseSse(this.#options.maxMessageBytes, {
-      event: (data, _, id) => {
-        last = id;
-        if (data === "") return;
-        resumes = 0;
-        this.#deliver(exchange, data);
-      },
-      retry: (ms) => {
-        retryMs = Math.min(ms, LONGEST_RETRY_MS);
-      },
-      tooLong: (head) => this.#events.refused("too_long", head),
-    });
-    const reader: Answer = { data: (chunk) => parser.push(chunk), end: ended, broken: over };
-    return reader;
+    /** One for each stream: what a stream that broke had begun is not the beginning of the next. */
+    const reader = (): Answer => {
+      const parser = parseSse(this.#options.maxMessageBytes, {
+        event: (data, _, id) => {
+          last = id === "" ? undefined : id;
+          if (data === "") return;
+          resumes = 0;
+          this.#deliver(exchange, data);
+        },
+        retry: (ms) => {
+          retryMs = Math.min(ms, LONGEST_RETRY_MS);
+        },
+        tooLong: (head) => {
+          tooLong = true;
+          this.#events.refused("too_long", head);
+        },
+      });
+      return { data: (chunk) => parser.push(chunk), end: ended, broken: over };
+    };
+    return reader();
   }
 
   /** Takes up the stream of an answer where it broke off (legacy era). */
@@ -398,7 +422,7 @@ class RemoteRun implements Run {
     };
     const parser = parseSse(this.#options.maxMessageBytes, {
       event: (data, _, id) => {
-        from = id;
+        from = id === "" ? undefined : id;
         if (data === "") return;
         // Only now: a server that takes the stream and drops it at once must not be asked all the time.
         wait = FIRST_RETRY_MS;

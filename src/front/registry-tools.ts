@@ -265,8 +265,18 @@ export function registryTools(registry: Registry, tell: Tell): Target {
           : new HangarError("method_not_found", `Method not found: ${method}`);
       return holdCall(Promise.resolve(outcome), call, handler, tell);
     },
-    // The list of these tools never changes, and nothing happens here without a call.
-    watch: () => ({ note: () => {}, close: () => {} }),
+    // The list of these tools never changes. Runs that are this client's alone may ask it, and end with it.
+    watch(watcher) {
+      const own = [...registry.values()].filter(
+        ({ provider }) => provider.config.scope === "session",
+      );
+      const quiet = { ...watcher, note: () => {} };
+      const watches = own.map(({ target }) => target.watch(quiet));
+      return {
+        note: (message) => watches.forEach((watch) => watch.note(message)),
+        close: () => watches.forEach((watch) => watch.close()),
+      };
+    },
   };
 }
 

@@ -15,6 +15,13 @@ export function redactor(variables: Readonly<Record<string, string>>): (text: st
   return (text) => secrets.reduce((rest, secret) => rest.replaceAll(secret, "[redacted]"), text);
 }
 
+/** The headers' values by name, and what follows `Bearer` and the like in them once more, alone. */
+export function headerSecrets(headers: Readonly<Record<string, string>>): Record<string, string> {
+  const all = Object.entries(headers);
+  const alone = all.map(([name, value]) => [`${name} alone`, value.replace(/^\S+\s+/, "")]);
+  return Object.fromEntries([...all, ...alone]);
+}
+
 function linesOf(secret: string): string[] {
   const lines = secret.split(/\r?\n/).map((line) => line.trim());
   return lines.filter((line) => line.length >= MIN_SECRET_LINE_CHARS);

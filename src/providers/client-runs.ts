@@ -1,6 +1,6 @@
 import { HangarError, toHangarError } from "../errors.ts";
 import type { Tell } from "../observe/events.ts";
-import type { Call, Caller, Target } from "../target.ts";
+import type { Call, Caller, Target, Watch, Watcher } from "../target.ts";
 import { textOf } from "../wire/envelope.ts";
 import { holdCall } from "./held-call.ts";
 import type { Registered } from "./registry.ts";
@@ -8,11 +8,19 @@ import type { Registered } from "./registry.ts";
 /** Clients that have a run of their own of one provider, at once; more are refused. */
 const MAX_RUNS = 64;
 
+type Face = "target" | "relay";
+
 interface ClientRun {
   readonly registered: Registered;
   /** Ends what looks after it. */
   readonly release: () => void;
-  watches: number;
+}
+
+/** A client's hold on its run, whenever it has one. */
+interface Hold {
+  readonly face: Face;
+  readonly watcher: Watcher;
+  watch: Watch | undefined;
 }
 
 export interface ClientRunsOptions {
@@ -28,6 +36,7 @@ export interface ClientRunsOptions {
 export class ClientRuns {
   readonly #options: ClientRunsOptions;
   readonly #runs = new Map<string, ClientRun>();
+  readonly #holds = new Set<Hold>();
   #closing: Promise<unknown> = Promise.resolve();
 
   constructor(options: ClientRunsOptions) {
@@ -35,7 +44,7 @@ export class ClientRuns {
   }
 
   /** What clients call, one by one of what a provider is registered with. */
-  face(which: "target" | "relay"): Target {
+  face(which: Face): Target {
     const { name, tell } = this.#options;
     return {
       name,
@@ -51,15 +60,15 @@ export class ClientRuns {
         }
       },
       watch: (watcher) => {
-        const { client, capabilities } = watcher.caller;
-        const own = this.#of(watcher.caller, capabilities);
-        const watch = own.registered[which].watch(watcher);
-        own.watches++;
+        const { client } = watcher.caller;
+        const hold: Hold = { face: which, watcher, watch: undefined };
+        this.#holds.add(hold);
+        hold.watch = this.#runs.get(client)?.registered[which].watch(watcher);
         return {
-          note: (message) => watch.note(message),
+          note: (message) => hold.watch?.note(message),
           close: () => {
-            watch.close();
-            if (--own.watches === 0) this.#end(client, own);
+            hold.watch?.close();
+            if (this.#holds.delete(hold) && !this.#isHeld(client)) this.#end(client);
           },
         };
       },
@@ -67,7 +76,7 @@ export class ClientRuns {
   }
 
   async close(): Promise<void> {
-    for (const [client, run] of this.#runs) this.#end(client, run);
+    for (const client of this.#runs.keys()) this.#end(client);
     await this.#closing;
   }
 
@@ -76,27 +85,45 @@ export class ClientRuns {
     if (known !== undefined) return known;
     this.#makeRoom();
     const registered = this.#options.make(capabilities);
-    const run = { registered, release: this.#options.adopt(registered), watches: 0 };
+    const run = { registered, release: this.#options.adopt(registered) };
     this.#runs.set(client, run);
+    for (const hold of this.#holds) {
+      if (hold.watcher.caller.client === client) {
+        hold.watch = registered[hold.face].watch(hold.watcher);
+      }
+    }
     return run;
+  }
+
+  #isHeld(client: string): boolean {
+    return [...this.#holds].some(({ watcher }) => watcher.caller.client === client);
   }
 
   #makeRoom(): void {
     if (this.#runs.size < MAX_RUNS) return;
-    for (const [client, run] of this.#runs) {
-      if (run.watches === 0 && !run.registered.provider.running) this.#end(client, run);
-    }
-    if (this.#runs.size < MAX_RUNS) return;
+    const resting = [...this.#runs].filter(([, { registered }]) => isResting(registered));
+    const clients = resting.map(([client]) => client);
+    // One that is still there would rather keep its own; it gets another when it calls again.
+    const [first] = [...clients.filter((client) => !this.#isHeld(client)), ...clients];
+    if (first !== undefined) return this.#end(first);
     const why = `${MAX_RUNS} clients have a run of provider ${this.#options.name} already`;
     throw new HangarError("overloaded", why, { retryAfterMs: 1_000 });
   }
 
-  #end(client: string, run: ClientRun): void {
-    if (this.#runs.get(client) !== run) return;
+  #end(client: string): void {
+    const run = this.#runs.get(client);
+    if (run === undefined) return;
     this.#runs.delete(client);
+    for (const hold of this.#holds) {
+      if (hold.watcher.caller.client === client) hold.watch = undefined;
+    }
     run.release();
     this.#closing = Promise.all([this.#closing, run.registered.provider.close()]);
   }
+}
+
+function isResting({ provider }: Registered): boolean {
+  return !provider.running && provider.facts.state !== "initializing";
 }
 
 /** What the client declares: in `initialize` it is just saying so. */

@@ -130,6 +130,8 @@ export class Connection {
   #listens = 0;
   #handshake: Handshake | undefined;
   #exit: Exit | undefined;
+  #sessionLost = false;
+  #drained: (() => void) | undefined;
   #heardAt = performance.now();
 
   /** `capabilities` is what a legacy provider is told that its client can do, raw JSON. */
@@ -144,6 +146,19 @@ export class Connection {
   /** Requests under way, Hangar's own included; subscriptions, which wait for no answer, are not. */
   get inFlight(): number {
     return this.#pending.size - this.#listens;
+  }
+
+  /** The provider said that it has forgotten the session; nothing more can be asked here. */
+  get sessionLost(): boolean {
+    return this.#sessionLost;
+  }
+
+  /** Settles once nothing is under way any more. */
+  drained(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#pending.size === 0) resolve();
+      else this.#drained = resolve;
+    });
   }
 
   /** When the provider last sent a message, by `performance.now()`. */
@@ -168,6 +183,11 @@ export class Connection {
     if (known === "legacy") return this.#initialize();
     const discovered = this.#discover();
     if (known === "modern") return this.#discovered(await discovered);
+    if (this.#run.settled !== undefined) {
+      // Over HTTP a server of either era answers what it does not know; silence is an outage, and no verdict.
+      const answer = await discovered;
+      return isModernAnswer(answer) ? this.#discovered(answer) : this.#initialize();
+    }
     const first = await Promise.race([discovered, silence(PROBE_MS)]);
     if (first !== undefined) {
       return isModernAnswer(first) ? this.#discovered(first) : this.#initialize();
@@ -384,6 +404,7 @@ export class Connection {
     if (pending === undefined) return undefined;
     this.#pending.delete(id);
     if (pending.call?.message.method === LISTEN) this.#listens--;
+    if (this.#pending.size === 0) this.#drained?.();
     return pending;
   }
 
@@ -457,6 +478,7 @@ export class Connection {
 
   /** Takes the news that a request gets no answer. */
   lost(id: number, why: HangarError): void {
+    if (why.code === "session_lost") this.#sessionLost = true;
     const pending = this.#forget(id);
     if (pending !== undefined) this.#safely(() => pending.handler.end(why));
   }
@@ -628,6 +650,7 @@ export class Connection {
       const gone = `{"jsonrpc":"2.0","method":"notifications/cancelled","params":${params}}`;
       this.#safely(() => asked?.withdraw(scanMessage(gone)));
     }
+    this.#drained?.();
     this.#questions.clear();
     this.#listens = 0;
     for (const { handler } of ended) this.#safely(() => handler.end(lost(exit, true)));

@@ -1,6 +1,7 @@
 import type { ProviderConfig } from "../config/schema.ts";
 import type { Driver, Exit, Run } from "../drivers/driver.ts";
 import { type ErrorCode, ERRORS, HangarError, toHangarError } from "../errors.ts";
+import { headerSecrets, redactor } from "../lib/redact.ts";
 import type { Tell } from "../observe/events.ts";
 import type {
   Call,
@@ -110,6 +111,8 @@ export class Provider implements Target {
   readonly #eraKey: string;
   readonly #eras: EraVerdicts;
   readonly #tell: Tell;
+  /** Takes the secrets it was given out of what goes to the log. */
+  readonly #hide: (text: string) => string;
   readonly #ownCapabilities: string | undefined;
   readonly #watchers = new Watchers();
   readonly #listening = new Set<Listening>();
@@ -118,6 +121,8 @@ export class Provider implements Target {
   #since = Date.now();
   #starting: { readonly done: Promise<void>; readonly stop: AbortController } | undefined;
   #opened: Opened | undefined;
+  /** Runs whose session is lost, with what is still under way in them. */
+  readonly #retired = new Set<Opened>();
   #stopping: Promise<void> = Promise.resolve();
   #renewing: Promise<void> | undefined;
   #closed = false;
@@ -145,6 +150,7 @@ export class Provider implements Target {
     this.#eraKey = options.eraKey;
     this.#eras = options.eras;
     this.#tell = options.tell;
+    this.#hide = redactor({ ...this.config.env, ...headerSecrets(this.config.headers) });
     this.#ownCapabilities = options.ownCapabilities;
     const { unusable } = options.config;
     this.#lifecycle =
@@ -386,19 +392,38 @@ export class Provider implements Target {
     if (opened !== undefined) {
       this.#opened = undefined;
       this.#tell({ type: "provider_stopped", provider: this.name, reason });
-      opened.connection.close(stopped);
-      this.#end(opened);
+    }
+    const over = opened === undefined ? [...this.#retired] : [...this.#retired, opened];
+    this.#retired.clear();
+    for (const one of over) {
+      one.connection.close(stopped);
+      this.#end(one);
     }
     await this.#stopping;
   }
 
-  /** Starts another run in the place of this one: a remote provider forgot the session. Concurrent callers share it. */
+  /**
+   * Starts another run in the place of one whose session the remote provider forgot, unless that has happened
+   * meanwhile. Concurrent callers share it; what is under way in the old run goes on there.
+   */
   renew(): Promise<void> {
-    return (this.#renewing ??= this.stop("session lost")
-      .then(() => this.start("call"))
-      .finally(() => {
-        this.#renewing = undefined;
-      }));
+    return (this.#renewing ??= this.#replace().finally(() => {
+      this.#renewing = undefined;
+    }));
+  }
+
+  async #replace(): Promise<void> {
+    const lost = this.#opened;
+    if (lost?.connection.sessionLost === true) {
+      this.#opened = undefined;
+      this.#apply({ type: "stopped" });
+      this.#tell({ type: "provider_stopped", provider: this.name, reason: "session lost" });
+      this.#retired.add(lost);
+      void lost.connection.drained().then(() => {
+        if (this.#retired.delete(lost)) this.#end(lost);
+      });
+    }
+    await this.start("call");
   }
 
   /** Stops it for good: later starts are refused. */
@@ -456,6 +481,7 @@ export class Provider implements Target {
       this.#checkedAt = performance.now();
       this.#apply({ type: "check_passed", run });
     } catch (error) {
+      if (connection.sessionLost) return void this.renew().catch(() => {});
       if (connection.inFlight > 0) return;
       const reason = `health check failed: ${toHangarError(error).message}`;
       this.#apply({ type: "check_failed", run, reason });
@@ -546,7 +572,7 @@ export class Provider implements Target {
           this.#toolsStale = true;
         },
         logged: (params: string) =>
-          this.#tell({ type: "provider_log", provider: this.name, params }),
+          this.#tell({ type: "provider_log", provider: this.name, params: this.#hide(params) }),
         tool: (name: string) => this.#tools.find((tool) => tool.name === name),
         wants: (call: Call, message: Message) => this.#watchers.wants(call, message),
         noted: (message: Message) => this.#watchers.note(message),
@@ -578,7 +604,14 @@ export class Provider implements Target {
       : `provider ${this.name} did not start: ${error.message}`;
     // What trying again does not mend stays what it is.
     const code = error.code === "remote_unauthorized" ? error.code : "start_failed";
-    return new HangarError(code, diagnose(what, own ? exit : undefined, stderr), {
+    const advice = code === "start_failed" ? "" : `\n${ERRORS[code].fix}`;
+    // What a server on the network answered is in `what` already, and hints for programs do not fit it.
+    const why =
+      this.config.mode === "remote"
+        ? what + advice
+        : diagnose(what, own ? exit : undefined, stderr);
+    return new HangarError(code, why, {
+      retryAfterMs: error.retryAfterMs,
       details: {
         stderr,
         ...(own ? { exit_code: exit.code, signal: exit.signal, before_answer: true } : {}),
@@ -592,7 +625,9 @@ export class Provider implements Target {
       this.#apply({ type: "impossible", run, reason: failure.message });
       return;
     }
-    const retryAt = Date.now() + backoffMs(this.#lifecycle.failures + 1, Math.random());
+    // A remote provider may have said itself when to come again.
+    const waitMs = backoffMs(this.#lifecycle.failures + 1, Math.random());
+    const retryAt = Date.now() + Math.max(waitMs, failure.retryAfterMs ?? 0);
     this.#apply({ type: "failed", run, reason: failure.message, retryAt });
   }
 
@@ -687,7 +722,7 @@ export class Provider implements Target {
       type: "provider_noise",
       provider: this.name,
       why,
-      head,
+      head: this.#hide(head),
       count: this.#noiseLines,
     });
   }

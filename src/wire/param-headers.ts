@@ -16,6 +16,9 @@ const PREFIX = "mcp-param-";
 const MAX_ANNOTATIONS = 64;
 const MAX_SCHEMA_DEPTH = 16;
 
+/** RFC 9110, 5.6.2. */
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+
 const known = new WeakMap<{ readonly text: string }, readonly ParamHeader[]>();
 
 /** The headers that calls of `tool`, a tool's definition as raw JSON, carry. */
@@ -34,7 +37,8 @@ function annotationsIn(text: string): ParamHeader[] {
     if (path.length > MAX_SCHEMA_DEPTH || found.length >= MAX_ANNOTATIONS) return;
     const members = membersOf(text, schema);
     const name = stringAt(text, members?.get("x-mcp-header"));
-    if (name !== undefined && path.length > 0) {
+    // A name that no header can have makes no header.
+    if (name !== undefined && TOKEN.test(name) && path.length > 0) {
       found.push({ header: PREFIX + name.toLowerCase(), path });
     }
     for (const [key, property] of membersOf(text, members?.get("properties")) ?? []) {
@@ -86,10 +90,11 @@ export function requireParamHeaders(
   }
 }
 
-/** Integers are compared as numbers: `1` and `1.0` are one. */
+/** Integers are compared as numbers: `1` and `1.0` are one. Beyond what a double holds exactly, only as text. */
 function isSameInteger(one: string, other: string): boolean {
   const number = /^-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
-  return number.test(one) && number.test(other) && Number(one) === Number(other);
+  if (!number.test(one) || !number.test(other)) return false;
+  return Number.isSafeInteger(Number(one)) && Number(one) === Number(other);
 }
 
 function mismatch(what: string): HangarError {

@@ -20,6 +20,9 @@ export function sseComment(text: string): string {
   return `: ${text}\n\n`;
 }
 
+/** What stands before the data in a line: `data: `. */
+const FIELD_CHARS = 6;
+
 /** Where a parser's events go. */
 export interface SseEvents {
   /** One event; `data` is empty for one that only names an id, `id` is the last one the stream has named. */
@@ -38,6 +41,8 @@ export function parseSse(maxChars: number, events: SseEvents): { push(chunk: Uin
   const decoder = new TextDecoder();
   let pieces: string[] = [];
   let held = 0;
+  /** The line being read is too long to be kept; the event being read is. */
+  let overlong = false;
   let skipping = false;
   let afterCr = false;
   let data: string[] = [];
@@ -65,7 +70,7 @@ export function parseSse(maxChars: number, events: SseEvents): { push(chunk: Uin
       dataChars += value.length;
       if (dataChars > maxChars) skipping = true;
       else data.push(value);
-    } else if (field === "event") type = value;
+    } else if (field === "event") type = value === "" ? "message" : value;
     else if (field === "id" && !value.includes("\0")) {
       id = value;
       named = true;
@@ -73,10 +78,8 @@ export function parseSse(maxChars: number, events: SseEvents): { push(chunk: Uin
   }
 
   function hold(piece: string): void {
-    if (held + piece.length > maxChars) {
-      skipping = true;
-      return;
-    }
+    overlong ||= held + piece.length > maxChars + FIELD_CHARS;
+    if (overlong) return;
     pieces.push(piece);
     held += piece.length;
   }
@@ -84,8 +87,10 @@ export function parseSse(maxChars: number, events: SseEvents): { push(chunk: Uin
   return {
     push(chunk) {
       let text = decoder.decode(chunk, { stream: true });
-      if (afterCr && text.startsWith("\n")) text = text.slice(1);
-      if (text !== "") afterCr = text.endsWith("\r");
+      if (text === "") return;
+      const rest = afterCr && text.startsWith("\n") ? text.slice(1) : text;
+      afterCr = text.endsWith("\r");
+      text = rest;
       if (text.includes("\r")) text = text.replaceAll(/\r\n?/g, "\n");
       let start = 0;
       for (;;) {
@@ -93,9 +98,11 @@ export function parseSse(maxChars: number, events: SseEvents): { push(chunk: Uin
         if (end === -1) break;
         hold(text.slice(start, end));
         const whole = pieces.length === 1 ? (pieces[0] as string) : pieces.join("");
+        if (overlong) skipping = true;
+        else line(whole);
         pieces = [];
         held = 0;
-        line(whole);
+        overlong = false;
         start = end + 1;
       }
       if (start < text.length) hold(text.slice(start));

@@ -14,7 +14,7 @@ function effect(title: string): Proof {
 export const KEY_EFFECTS: Readonly<Record<string, Proof>> = {
   providers: effect("providers are listed under the names they have in the file"),
   "providers.<id>.mode": effect(
-    "mode subprocess runs a provider, and a mode not built yet leaves it dead with the reason",
+    "mode decides how a provider is run, and one not built yet leaves it dead with the reason",
   ),
   "providers.<id>.command": effect("command runs the program with its arguments as they stand"),
   "providers.<id>.env": effect("env reaches the provider's process"),
@@ -39,6 +39,9 @@ export const KEY_EFFECTS: Readonly<Record<string, Proof>> = {
   "providers.<id>.tools": effect("tools.deny wins over tools.allow"),
   "providers.<id>.tools.allow": effect("tools.allow offers only the tools that match"),
   "providers.<id>.tools.deny": effect("tools.deny hides a tool and refuses calls to it"),
+  "providers.<id>.scope": effect("scope session gives each client a run of its own"),
+  "providers.<id>.endpoint": effect("endpoint is where a remote provider is called"),
+  "providers.<id>.headers": effect("headers are sent with every request to the endpoint"),
   mcpServers: effect("mcpServers of a client's own file are served as they are"),
   "mcpServers.<id>.command": effect("mcpServers of a client's own file are served as they are"),
   "mcpServers.<id>.args": effect("mcpServers of a client's own file are served as they are"),
@@ -51,11 +54,9 @@ export const KEY_EFFECTS: Readonly<Record<string, Proof>> = {
     "enabled false and disabled true leave an mcpServers entry out",
   ),
   "mcpServers.<id>.type": effect("type of an mcpServers entry must fit its command"),
-  "mcpServers.<id>.url": effect(
-    "url in an mcpServers entry makes a provider that is dead until remote ones are built",
-  ),
+  "mcpServers.<id>.url": effect("url in an mcpServers entry makes a remote provider"),
   "mcpServers.<id>.headers": effect(
-    "url in an mcpServers entry makes a provider that is dead until remote ones are built",
+    "headers of an mcpServers entry are sent with every request to its url",
   ),
   logging: effect("logging.file takes the log, and stderr no longer gets it"),
   "logging.level": effect("logging.level leaves out what is less important"),

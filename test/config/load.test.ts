@@ -107,6 +107,8 @@ describe("which file is read", () => {
             timeout_s: 60,
             protocol: "auto",
             tools: { allow: ["*"], deny: [] },
+            scope: "shared",
+            headers: {},
           },
         ],
       ]),
@@ -138,7 +140,8 @@ max_consecutive_failures: 1
 startup_timeout_s: 1.5
 timeout_s: 3600
 protocol: modern
-tools: {allow: ["read_*"], deny: [read_secret]}`),
+tools: {allow: ["read_*"], deny: [read_secret]}
+scope: session`),
     );
     expect(problems).toEqual([]);
     expect(file).toBe(join(folder, "config.yaml"));
@@ -157,7 +160,48 @@ tools: {allow: ["read_*"], deny: [read_secret]}`),
       timeout_s: 3600,
       protocol: "modern",
       tools: { allow: ["read_*"], deny: ["read_secret"] },
+      scope: "session",
+      headers: {},
     });
+  });
+
+  test("a remote provider has an endpoint and headers, and no command", () => {
+    const { config, problems } = load(`providers:
+  a:
+    mode: remote
+    endpoint: https://\${HOST:-x.example}/mcp?a=b
+    headers: {Authorization: "Bearer \${HOME}", X-Empty: ""}
+`);
+    expect(problems).toEqual([]);
+    expect(config.providers.get("a")).toMatchObject({
+      mode: "remote",
+      endpoint: "https://x.example/mcp?a=b",
+      headers: { Authorization: "Bearer /home/someone", "X-Empty": "" },
+      command: [],
+      scope: "shared",
+    });
+  });
+
+  test.each([
+    ["", "endpoint` is missing"],
+    ["endpoint: ftp://x/mcp", "must be a URL that begins with http:// or https://"],
+    ["endpoint: x.example", "must be a URL"],
+    ["endpoint: http://x\n    command: [x]", "unknown key `command`"],
+    ["endpoint: http://x\n    headers: {Host: y}", "is set by Hangar itself"],
+    ["endpoint: http://x\n    headers: {mcp-name: y}", "is set by Hangar itself"],
+    ["endpoint: http://x\n    headers: {'a b': y}", "is not a name for an HTTP header"],
+    ['endpoint: http://x\n    headers: {a: "b\\r\\nc: d"}', "must be one line"],
+    ["endpoint: http://x\n    scope: client", "scope` must be one of `shared`, `session`"],
+  ])("a remote provider with %j is refused", (rest, message) => {
+    const text = `providers:\n  a:\n    mode: remote\n    ${rest}\n`;
+    expect(refusal(text).join("\n")).toContain(message);
+  });
+
+  test("a remote provider whose header needs a variable that is not set is unusable", () => {
+    const { config } = load(`providers:
+  a: {mode: remote, endpoint: "http://x", headers: {Authorization: "Bearer \${NOPE}"}}
+`);
+    expect(config.providers.get("a")?.unusable).toContain("NOPE is not set");
   });
 
   test("relative paths start at the file's folder and ~ is the home folder", () => {
@@ -295,7 +339,7 @@ logging: {file: "\${NAME}.log"}
 });
 
 describe("modes that are not built yet", () => {
-  test.each(["container", "docker", "podman", "remote", "group"])(
+  test.each(["container", "docker", "podman", "group"])(
     "%s makes the provider unusable and its other keys are let through",
     (mode) => {
       const { config, problems } = load(`providers:
@@ -366,7 +410,7 @@ max_message_bytes: 10
       "config.yaml:4:5: unknown key `comand` in `providers.math`; did you mean `command`?",
       "config.yaml:5:5: unknown key `idle_ttl` in `providers.math`; did you mean `idle_ttl_s`?",
       'config.yaml:6:16: `providers.math.timeout_s` must be a number; it is the text "abc"',
-      'config.yaml:7:11: `providers.math.mode` must be one of `subprocess`, `container`, `docker`, `podman`, `remote`, `group` (did you mean `subprocess`?); it is the text "subproces"',
+      'config.yaml:7:11: `providers.math.mode` must be one of `subprocess`, `remote`, `container`, `docker`, `podman`, `group` (did you mean `subprocess`?); it is the text "subproces"',
       "config.yaml:9:13: `providers.math.env.PORT` must be text, so put it in quotes; it is a number",
       "config.yaml:10:14: `providers.math.env.TOKEN` must be text; it is a list",
       "config.yaml:11:3: `9x` cannot name a provider: a letter first, then letters, digits, `_` and `-`, at most 64 in all",
@@ -633,11 +677,7 @@ mcpServers:
   });
 
   test.each([
-    ["{url: 'http://x'}", "remote providers are not built yet"],
-    [
-      "{type: http, url: 'http://x', headers: {Authorization: 'Bearer ${HOME}'}}",
-      "remote providers are not built yet",
-    ],
+    ["{url: 'http://x', headers: {Authorization: '${NOPE}'}}", "variable NOPE is not set"],
     ["{}", "there is neither `command` nor `url`"],
     ["{command: x, url: 'http://x'}", "there is both `command` and `url`; keep one"],
     ["{command: x, type: http}", "an entry with `command` is of type `stdio`"],
@@ -651,6 +691,23 @@ mcpServers:
     expect(config.providers.get("b")?.unusable).toBeUndefined();
     expect(problems.every((one) => one.severity === "error" && one.line === 2)).toBe(true);
   });
+
+  test.each(["http", "streamable-http", "sse"])(
+    "url makes a remote provider, of type %s",
+    (type) => {
+      const headers = "{Authorization: 'Bearer ${HOME}'}";
+      const { config, problems } = load(
+        `mcpServers:\n  a: {type: ${type}, url: 'http://x/mcp', headers: ${headers}}\n`,
+      );
+      expect(problems).toEqual([]);
+      expect(config.providers.get("a")).toMatchObject({
+        mode: "remote",
+        endpoint: "http://x/mcp",
+        headers: { Authorization: "Bearer /home/someone" },
+      });
+      expect(config.providers.get("a")?.unusable).toBeUndefined();
+    },
+  );
 
   test("a known key of the wrong kind refuses the file, without showing secrets", () => {
     expect(

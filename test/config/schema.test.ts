@@ -46,6 +46,11 @@ describe("the table of keys", () => {
       type: "`debug`, `info`, `warn`, `error`",
       default: "info",
     });
-    expect(rows.get("providers.<id>.mode")?.type).toBe("`subprocess`");
+    expect(rows.get("providers.<id>.endpoint")).toMatchObject({ default: "required" });
+    expect(rows.get("providers.<id>.scope")).toMatchObject({ default: "shared" });
+    expect(rows.get("providers.<id>.mode")).toMatchObject({
+      type: "`subprocess`, `remote`, `container`, `docker`, `podman`, `group`",
+      default: "subprocess",
+    });
   });
 });

@@ -15,8 +15,9 @@ import {
   waitFor,
 } from "../harness.ts";
 import { isAlive } from "../processes.ts";
+import { HttpClient, legacy, startRemote } from "../remote-server.ts";
 
-const UNBUILT_MODES = ["container", "docker", "podman", "remote", "group"];
+const UNBUILT_MODES = ["container", "docker", "podman", "group"];
 const LEVELS = ["debug", "info", "warn", "error"];
 const EXIT_CONFIG_INVALID = 78;
 
@@ -99,7 +100,7 @@ describe("a provider", () => {
     });
   });
 
-  test("mode subprocess runs a provider, and a mode not built yet leaves it dead with the reason", async () => {
+  test("mode decides how a provider is run, and one not built yet leaves it dead with the reason", async () => {
     const unbuilt = UNBUILT_MODES.map((mode) => [mode, { mode, image: "x", members: [] }]);
     const config = configOf({
       named: { mode: "subprocess", command: fixture("add") },
@@ -132,6 +133,54 @@ describe("a provider", () => {
     const check = await runCli(["config", "check", "--config", config]);
     expect(check.code).toBe(EXIT_CONFIG_INVALID);
     for (const mode of UNBUILT_MODES) expect(check.stdout).toContain(`providers.${mode}.mode`);
+  });
+
+  test("endpoint is where a remote provider is called", async () => {
+    const servers = [await startRemote(legacy()), await startRemote(legacy())];
+    const providers = Object.fromEntries(
+      servers.map(({ url }, n) => [`p${n}`, { mode: "remote", endpoint: `${url}/${n}?n=${n}` }]),
+    );
+    const hangar = await startStdio({ config: fileOf(JSON.stringify({ providers })) });
+    for (const [n, server] of servers.entries()) {
+      expect(await resultOf(hangar.invoke(`p${n}`, "echo", { n }))).toEqual({ n });
+      expect(server.of("tools/call")).toHaveLength(1);
+      for (const { path } of server.received) expect(path).toBe(`/mcp/${n}?n=${n}`);
+    }
+  });
+
+  test("headers are sent with every request to the endpoint", async () => {
+    const server = await startRemote(legacy());
+    const headers = { Authorization: "Bearer ${KEY}", "X-Team": "a b" };
+    const providers = { p: { mode: "remote", endpoint: server.url, headers } };
+    const config = fileOf(JSON.stringify({ providers }));
+    const hangar = await startStdio({ config, env: { KEY: "of-the-test" } });
+    expect(await resultOf(hangar.invoke("p", "echo", { n: 1 }))).toEqual({ n: 1 });
+    await hangar.close();
+    expect(server.received.length).toBeGreaterThan(4);
+    for (const received of server.received) {
+      expect(received.headers).toMatchObject({
+        authorization: "Bearer of-the-test",
+        "x-team": "a b",
+      });
+    }
+  });
+
+  test("scope session gives each client a run of its own", async () => {
+    const command = fixture("env");
+    const hangar = await startHttp({
+      config: configOf({ own: { command, scope: "session" }, all: { command, scope: "shared" } }),
+    });
+    const pids = async (id: string): Promise<number[]> => {
+      const clients = [1, 2].map(() => new HttpClient(`${hangar.url}/${id}`));
+      return Promise.all(
+        clients.map(async (client) => {
+          await client.initialize();
+          return (await client.result("pid")).structuredContent.pid;
+        }),
+      );
+    };
+    expect(new Set(await pids("own")).size).toBe(2);
+    expect(new Set(await pids("all")).size).toBe(1);
   });
 
   test("command runs the program with its arguments as they stand", async () => {
@@ -589,33 +638,34 @@ describe("a client's own file", () => {
     expect(check.stdout).not.toContain("mcpServers.stdio");
   });
 
-  test("url in an mcpServers entry makes a provider that is dead until remote ones are built", async () => {
-    const url = "http://127.0.0.1:9/mcp";
-    const hangar = await startStdio({
-      config: clientFile({
-        works: clientCommand("add"),
-        plain: { url },
-        headed: { url, type: "http", headers: { Authorization: "Bearer pst" } },
-        keyless: { url, headers: { Authorization: "Bearer ${REMOTE_KEY_NOT_SET}" } },
-      }),
+  test("url in an mcpServers entry makes a remote provider", async () => {
+    const server = await startRemote(legacy());
+    const config = clientFile({
+      plain: { url: server.url },
+      typed: { url: server.url, type: "http" },
+      keyless: { url: server.url, headers: { Authorization: "Bearer ${REMOTE_KEY_NOT_SET}" } },
     });
-    const providers = await listed(hangar);
-    const remote = { mode: "remote", state: "dead", alive: false };
-    const reason = expect.stringContaining("remote providers are not built yet");
-    expect(providers).toHaveLength(4);
-    for (const provider of providers.slice(1))
-      expect(provider).toMatchObject({ ...remote, reason });
-    for (const id of ["plain", "headed", "keyless"]) {
-      expect(await resultOf(hangar.invoke(id, "add"))).toMatchObject({
-        code: "provider_dead",
-        error: reason,
-      });
+    const hangar = await startStdio({ config });
+    for (const id of ["plain", "typed"]) {
+      expect(await resultOf(hangar.invoke(id, "echo", { id }))).toEqual({ id });
+      expect(await hangar.details(id)).toMatchObject({ mode: "remote", state: "ready" });
     }
-    expect(providers[3]?.reason).toContain("REMOTE_KEY_NOT_SET is not set");
-    expect(providers[1]?.reason).not.toContain("not set");
-    expect(hangar.stderr).not.toContain("not a key of Hangar");
-    expect(hangar.stderr + JSON.stringify(providers)).not.toContain("pst");
-    expect(await resultOf(hangar.invoke("works", "add", { a: 5, b: 3 }))).toEqual({ result: 8 });
+    const [, , keyless] = await listed(hangar);
+    expect(keyless).toMatchObject({ mode: "remote", state: "dead" });
+    expect(keyless?.reason).toContain("REMOTE_KEY_NOT_SET is not set");
+    expect(hangar.stderr).not.toContain("url` is not a key of Hangar");
+  });
+
+  test("headers of an mcpServers entry are sent with every request to its url", async () => {
+    const server = await startRemote(legacy());
+    const config = clientFile({
+      p: { url: server.url, headers: { Authorization: "Bearer ${KEY}" } },
+    });
+    const hangar = await startStdio({ config, env: { KEY: "of-the-test" } });
+    expect(await resultOf(hangar.invoke("p", "echo", { n: 1 }))).toEqual({ n: 1 });
+    for (const { headers } of server.received)
+      expect(headers.authorization).toBe("Bearer of-the-test");
+    expect(hangar.stderr).not.toContain("of-the-test");
   });
 });
 
