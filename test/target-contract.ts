@@ -36,7 +36,7 @@ const guardians: Guardian[] = [];
 const dispatched: Watched[] = [];
 
 /** A provider for `command` (or the fixture of that name), closed after the test; starts nothing. */
-export function openProvider(
+function openProvider(
   command: string | readonly string[],
   config: Partial<ProviderConfig> = {},
 ): OpenedProvider {
@@ -88,7 +88,7 @@ export interface Watched {
 }
 
 /** Dispatches a call and watches it; `also` runs inside the handler, and may throw. */
-export function dispatch(
+function dispatch(
   target: Target,
   call: Call,
   also: { note?: (text: string) => void; end?: (outcome: Outcome) => void } = {},
@@ -127,7 +127,7 @@ export function dispatch(
 }
 
 /** A `tools/call` as a client would send it to the provider itself. */
-export function toolCall(tool: string, args: Json = {}, options: CallOptions = {}): Call {
+function toolCall(tool: string, args: Json = {}, options: CallOptions = {}): Call {
   return callOf({ name: tool, arguments: args, ...metaOf(options) }, options);
 }
 
@@ -156,7 +156,7 @@ function callOf(params: Json, { timeoutMs }: CallOptions): Call {
 }
 
 /** The structured content of a reply; fails on anything else. */
-export function contentOf(outcome: Outcome | undefined): Json {
+function contentOf(outcome: Outcome | undefined): Json {
   if (outcome?.kind !== "reply" || outcome.isError) {
     throw new Error(`no result: ${JSON.stringify(outcome)}`);
   }
@@ -164,7 +164,7 @@ export function contentOf(outcome: Outcome | undefined): Json {
 }
 
 /** The code a call failed with, as a failure or as the error object of the registry tools. */
-export function codeOf(outcome: Outcome | undefined): string | undefined {
+function codeOf(outcome: Outcome | undefined): string | undefined {
   if (outcome === undefined) return undefined;
   if (outcome.kind === "failure") return outcome.code;
   const reply = JSON.parse(outcome.text);

@@ -324,7 +324,9 @@ describe("a provider that misbehaves", () => {
     });
     expect(answers.ping).toEqual({ result: {} });
     for (const method of ["sampling/createMessage", "elicitation/create", "roots/list"]) {
-      expect(answers[method].error.code).toBe(-32601);
+      // These came outside any call.
+      expect(answers[method].error.code).toBe(-32603);
+      expect(answers[method].error.message).toContain("no call is under way");
     }
     const { structuredContent } = await hangar.invoke("p", "ask", { method: "elicitation/create" });
     expect(structuredContent.answer.error.code).toBe(-32601);

@@ -290,7 +290,7 @@ describe("call", () => {
   ])("that takes too long because of %s exits with 6", async (_, name, args, reason) => {
     const log = join(tempDir(), "starts");
     const provider = { command: fixture(name), env: { START_LOG: log }, protocol: "legacy" };
-    const startup_timeout_s = name === "slow" ? 30 : 0.6;
+    const startup_timeout_s = args.includes("--timeout") ? 30 : 0.6;
     const config = configOf({ p: { ...provider, startup_timeout_s } });
     const { code, stdout, stderr } = await runCli(["call", "p", ...args, "--config", config]);
     expect(stderr).toMatch(reason);

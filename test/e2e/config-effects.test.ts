@@ -788,7 +788,7 @@ describe("a setting", () => {
     // The other direction: what the provider answers.
     expect((await stdio.invoke("p", "huge", { bytes: limit })).isError).not.toBe(true);
     const cut = await stdio.invoke("p", "huge", { bytes: limit + 1 }, 0.5);
-    expect(cut.structuredContent).toMatchObject({ code: "timeout" });
+    expect(cut.structuredContent).toMatchObject({ code: "unreadable_answer" });
     expect((await stdio.details("p")).noise_lines).toBe(1);
 
     const http = await startHttp({ config });

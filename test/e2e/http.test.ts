@@ -918,7 +918,7 @@ describe("the end", () => {
       await waitFor("the port to close", async () => !(await accepts("127.0.0.1", hangar.port)));
       const { status, text } = await answer;
       expect(status).toBe(200);
-      const [, data = ""] = /^data: (\{.*)$/m.exec(text) ?? [];
+      const [, data = ""] = /^(?:data: )?(\{.*)$/m.exec(text) ?? [];
       expect(JSON.parse(data).result.structuredContent).toEqual({ slept: 800 });
       expect(await hangar.exit).toEqual({ code: 0, signal: null });
       expect(startedPids(log)).toHaveLength(1);

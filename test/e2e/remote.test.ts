@@ -336,8 +336,12 @@ describe("a legacy server", () => {
       },
       legacy({ tools: { slow } }),
     );
-    const hangar = await startWith(server);
-    const result = await hangar.invoke("slow");
+    await startWith(server);
+    // A client of 2025-11-25 would be asked to come back as well.
+    const earlier = { "mcp-protocol-version": "2025-06-18" };
+    const inner = { provider: nameOf(server), tool: "slow" };
+    const params = { name: "registry_invoke", arguments: inner };
+    const { result } = await shared.request("tools/call", params, earlier);
     expect(result.structuredContent).toEqual({ whole: true });
     const resumed = server.of("GET").filter(({ headers }) => headers["last-event-id"]);
     expect(resumed.map(({ headers }) => headers["last-event-id"])).toEqual(["1", "2"]);
