@@ -336,7 +336,7 @@ describe("a legacy server", () => {
       },
       legacy({ tools: { slow } }),
     );
-    await startWith(server);
+    const seat = await startWith(server);
     // A client of 2025-11-25 would be asked to come back as well.
     const earlier = { "mcp-protocol-version": "2025-06-18" };
     const inner = { provider: nameOf(server), tool: "slow" };
@@ -347,7 +347,7 @@ describe("a legacy server", () => {
     expect(resumed.map(({ headers }) => headers["last-event-id"])).toEqual(["1", "2"]);
     expect(resumed[0]?.headers["mcp-session-id"]).toBe("session-1");
     expect(server.of("tools/call")).toHaveLength(1);
-    expect((await hangar.details()).noise_lines).toBe(0);
+    expect((await seat.details()).noise_lines).toBe(0);
   });
 
   test("is told of a cancelled call with the id that it knows", async () => {
