@@ -9,23 +9,13 @@ import type {
   Era,
   Outcome,
   Question,
-  Reply,
   Running,
   Target,
   Watch,
   Watcher,
 } from "../target.ts";
 import { SHARED_CAPABILITIES } from "../wire/capabilities.ts";
-import {
-  membersOf,
-  type Message,
-  scanMessage,
-  splice,
-  stringAt,
-  textOf,
-  wholeOf,
-} from "../wire/envelope.ts";
-import { META } from "../wire/eras.ts";
+import { type Message, scanMessage } from "../wire/envelope.ts";
 import { backoffMs } from "./backoff.ts";
 import { Connection, describeExit, type Handshake, LISTEN, type Tool } from "./connection.ts";
 import { diagnose } from "./diagnosis.ts";
@@ -39,6 +29,7 @@ import {
   next,
   type State,
 } from "./lifecycle.ts";
+import { Subscriptions } from "./subscriptions.ts";
 import { Watchers } from "./watchers.ts";
 
 /** Wait after closing stdin, and again after TERM, when a running provider is stopped. */
@@ -92,17 +83,6 @@ interface Opened {
   readonly tools: readonly Tool[];
 }
 
-/** A client's `subscriptions/listen`, which outlives the runs that serve it. */
-interface Listening {
-  readonly call: Call;
-  readonly handler: CallHandler;
-  running: Running | undefined;
-  /** The client has its acknowledgement; those of later runs are not for it. */
-  acknowledged: boolean;
-}
-
-const DONE: Reply = { kind: "reply", isError: false, text: "{}" };
-
 /** One managed MCP server: started on first use, watched, stopped when idle. */
 export class Provider implements Target {
   readonly name: string;
@@ -115,7 +95,9 @@ export class Provider implements Target {
   readonly #hide: (text: string) => string;
   readonly #ownCapabilities: string | undefined;
   readonly #watchers = new Watchers();
-  readonly #listening = new Set<Listening>();
+  readonly #subscriptions = new Subscriptions(
+    () => !this.#closed && this.#lifecycle.state !== "dead",
+  );
 
   #lifecycle: Lifecycle;
   #since = Date.now();
@@ -241,47 +223,12 @@ export class Provider implements Target {
       case "resources/subscribe":
       case "resources/unsubscribe":
       case "logging/setLevel":
-        return this.#passWish(connection, call, handler);
+        return this.#watchers.pass(connection, call, handler, this.#tell);
       case LISTEN:
-        return this.#listen(connection, call, handler);
+        return this.#subscriptions.listen(connection, call, handler);
       default:
         return connection.dispatch(call, handler);
     }
-  }
-
-  /** A request whose effect outlives it: all clients of the run share it, and the next run must be told again. */
-  #passWish(connection: Connection, call: Call, handler: CallHandler): Running {
-    const { message, caller } = call;
-    const { text, body, method } = message;
-    const { client } = caller;
-    const uri = stringAt(text, body.get("uri"));
-    const level = stringAt(text, body.get("level"));
-    // Remembered before the answer comes: what other clients wish meanwhile must not undo it.
-    const unlessRefused = (forget: () => void): CallHandler => ({
-      note: (note) => handler.note(note),
-      ask: (question) => handler.ask(question),
-      pause: () => handler.pause(),
-      end: (outcome) => {
-        // One that was sent and then given up may have had its effect.
-        if (outcome.kind === "failure" ? !outcome.sent : outcome.isError) forget();
-        handler.end(outcome);
-      },
-    });
-    if (method === "logging/setLevel" && level !== undefined) {
-      const span = body.get("level") as { start: number; end: number };
-      const common = JSON.stringify(this.#watchers.levelWith(client, level));
-      const spliced = splice(text, wholeOf(text), [{ span, text: common }]);
-      const shared = common === textOf(text, span) ? message : scanMessage(spliced);
-      const forget = this.#watchers.setLevel(client, level);
-      return connection.dispatch({ ...call, message: shared }, unlessRefused(forget));
-    }
-    if (method === "resources/subscribe" && uri !== undefined) {
-      return connection.dispatch(call, unlessRefused(this.#watchers.subscribe(client, uri)));
-    }
-    if (uri !== undefined && this.#watchers.unsubscribe(client, uri)) {
-      return holdCall(Promise.resolve(DONE), call, handler, this.#tell);
-    }
-    return connection.dispatch(call, handler);
   }
 
   /** A request of ours about what clients wish; its failure is the provider's affair. */
@@ -294,72 +241,15 @@ export class Provider implements Target {
     asked?.catch(() => {});
   }
 
-  #listen(connection: Connection, call: Call, handler: CallHandler): Running {
-    const listening: Listening = { call, handler, running: undefined, acknowledged: false };
-    this.#listening.add(listening);
-    this.#relisten(connection, listening);
-    return {
-      cancel: (reason) => {
-        if (listening.running !== undefined) listening.running.cancel(reason);
-        else if (this.#listening.has(listening)) this.#endListening(listening, reason);
-      },
-    };
-  }
-
-  #relisten(connection: Connection, listening: Listening): void {
-    const { call, handler } = listening;
-    listening.running = connection.dispatch(call, {
-      note: (text) => {
-        const isAcknowledgement = text.includes('"notifications/subscriptions/acknowledged"');
-        if (isAcknowledgement && listening.acknowledged) return;
-        listening.acknowledged ||= isAcknowledgement;
-        handler.note(text);
-      },
-      ask: (question) => handler.ask(question),
-      pause: () => handler.pause(),
-      end: (outcome) => {
-        listening.running = undefined;
-        const runEnded =
-          outcome.kind === "failure" &&
-          (outcome.code === "provider_exited" || outcome.code === "provider_stopped");
-        if (runEnded && !this.#closed && this.#lifecycle.state !== "dead") return;
-        this.#endListening(listening, outcome);
-      },
-    });
-  }
-
   /** Tells a new run what the clients had told the one before, and the clients what has changed since. */
   #resume(connection: Connection, changed: boolean): void {
     const { uris, level } = this.#watchers.wishes;
     if (level !== undefined) this.#wish("logging/setLevel", { level });
     for (const uri of uris) this.#wish("resources/subscribe", { uri });
-    for (const listening of this.#listening) this.#relisten(connection, listening);
+    this.#subscriptions.resume(connection);
     if (!changed) return;
-    const method = "notifications/tools/list_changed";
-    this.#watchers.note(scanMessage(`{"jsonrpc":"2.0","method":"${method}"}`));
-    for (const { call, handler } of this.#listening) {
-      const { text, id, body } = call.message;
-      const wanted = membersOf(text, body.get("notifications"))?.get("toolsListChanged");
-      if (wanted === undefined || textOf(text, wanted) !== "true") continue;
-      const meta = `{"${META.subscriptionId}":${id}}`;
-      handler.note(`{"jsonrpc":"2.0","method":"${method}","params":{"_meta":${meta}}}`);
-    }
-  }
-
-  /** Of those that no run serves. */
-  #endAllListening(reason: HangarError): void {
-    for (const listening of [...this.#listening]) {
-      if (listening.running === undefined) this.#endListening(listening, reason);
-    }
-  }
-
-  /** A server that goes ends its subscriptions with an empty result (2026-07-28, "Subscriptions"). */
-  #endListening(listening: Listening, outcome: Outcome): void {
-    const { handler, call } = listening;
-    this.#listening.delete(listening);
-    const goes = outcome.kind === "failure" && outcome.code === "shutting_down";
-    const text = `{"resultType":"complete","_meta":{"${META.subscriptionId}":${call.message.id}}}`;
-    handler.end(goes ? { kind: "reply", isError: false, text } : outcome);
+    this.#watchers.note(scanMessage(`{"jsonrpc":"2.0","method":"${TOOLS_CHANGED}"}`));
+    this.#subscriptions.announce(TOOLS_CHANGED, "toolsListChanged");
   }
 
   /**
@@ -430,7 +320,7 @@ export class Provider implements Target {
   async close(): Promise<void> {
     this.#closed = true;
     await this.stop("Hangar shuts down");
-    this.#endAllListening(shuttingDown());
+    this.#subscriptions.endAll(shuttingDown());
   }
 
   /** The tools as of now: started if need be, read again after the provider said that they changed. */
@@ -743,7 +633,7 @@ export class Provider implements Target {
     });
     if (now.state === "dead") {
       const why = `provider ${this.name} is dead: ${now.reason}`;
-      this.#endAllListening(new HangarError("provider_dead", why));
+      this.#subscriptions.endAll(new HangarError("provider_dead", why));
     }
   }
 }
@@ -752,6 +642,8 @@ export class Provider implements Target {
 function handshakeMs(startupMs: number): number {
   return Math.max(startupMs - FAILED_START_MS, startupMs / 2);
 }
+
+const TOOLS_CHANGED = "notifications/tools/list_changed";
 
 /** How a call of a remote provider ends when the provider is not well. */
 const UNWELL: ReadonlySet<ErrorCode> = new Set(["remote_unreachable", "remote_failed"]);

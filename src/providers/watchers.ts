@@ -1,6 +1,17 @@
-import type { Asked, Call, Question, Watcher } from "../target.ts";
-import { type Message, stringAt } from "../wire/envelope.ts";
+import type { Tell } from "../observe/events.ts";
+import type {
+  Asked,
+  Call,
+  CallHandler,
+  Question,
+  Reply,
+  Running,
+  Target,
+  Watcher,
+} from "../target.ts";
+import { type Message, scanMessage, splice, stringAt, textOf, wholeOf } from "../wire/envelope.ts";
 import { META } from "../wire/eras.ts";
+import { holdCall } from "./held-call.ts";
 
 /** Levels of `notifications/message`, least important first (RFC 5424, as MCP names them). */
 const LOG_LEVELS: readonly string[] = [
@@ -13,6 +24,8 @@ const LOG_LEVELS: readonly string[] = [
   "alert",
   "emergency",
 ];
+
+const DONE: Reply = { kind: "reply", isError: false, text: "{}" };
 
 interface Watched {
   readonly watcher: Watcher;
@@ -37,8 +50,48 @@ export class Watchers {
     return [...(gone?.uris ?? [])].filter((uri) => !this.#isSubscribed(uri));
   }
 
+  /** Passes a request on whose effect outlives it: all clients of the run share it, and the next run must be told again. */
+  pass(
+    connection: Pick<Target, "dispatch">,
+    call: Call,
+    handler: CallHandler,
+    tell: Tell,
+  ): Running {
+    const { message, caller } = call;
+    const { text, body, method } = message;
+    const { client } = caller;
+    const uri = stringAt(text, body.get("uri"));
+    const level = stringAt(text, body.get("level"));
+    // Remembered before the answer comes: what other clients wish meanwhile must not undo it.
+    const unlessRefused = (forget: () => void): CallHandler => ({
+      note: (note) => handler.note(note),
+      ask: (question) => handler.ask(question),
+      pause: () => handler.pause(),
+      end: (outcome) => {
+        // One that was sent and then given up may have had its effect.
+        if (outcome.kind === "failure" ? !outcome.sent : outcome.isError) forget();
+        handler.end(outcome);
+      },
+    });
+    if (method === "logging/setLevel" && level !== undefined) {
+      const span = body.get("level") as { start: number; end: number };
+      const common = JSON.stringify(this.#levelWith(client, level));
+      const spliced = splice(text, wholeOf(text), [{ span, text: common }]);
+      const shared = common === textOf(text, span) ? message : scanMessage(spliced);
+      const forget = this.#setLevel(client, level);
+      return connection.dispatch({ ...call, message: shared }, unlessRefused(forget));
+    }
+    if (method === "resources/subscribe" && uri !== undefined) {
+      return connection.dispatch(call, unlessRefused(this.#subscribe(client, uri)));
+    }
+    if (uri !== undefined && this.#unsubscribe(client, uri)) {
+      return holdCall(Promise.resolve(DONE), call, handler, tell);
+    }
+    return connection.dispatch(call, handler);
+  }
+
   /** Returns what takes it back. */
-  subscribe(client: string, uri: string): () => void {
+  #subscribe(client: string, uri: string): () => void {
     const added = this.#of(client).filter(({ uris }) => !uris.has(uri));
     for (const { uris } of added) uris.add(uri);
     return () => {
@@ -47,13 +100,13 @@ export class Watchers {
   }
 
   /** True when somebody else is still subscribed, so that the provider must not hear of it. */
-  unsubscribe(client: string, uri: string): boolean {
+  #unsubscribe(client: string, uri: string): boolean {
     for (const watched of this.#of(client)) watched.uris.delete(uri);
     return this.#isSubscribed(uri);
   }
 
   /** Returns what takes it back. */
-  setLevel(client: string, level: string): () => void {
+  #setLevel(client: string, level: string): () => void {
     const before = this.#of(client).map((watched) => ({ watched, level: watched.level }));
     for (const { watched } of before) watched.level = Math.max(LOG_LEVELS.indexOf(level), 0);
     return () => {
@@ -62,7 +115,7 @@ export class Watchers {
   }
 
   /** The level that serves `client`, if it gets `level`, and everybody else. */
-  levelWith(client: string, level: string): string {
+  #levelWith(client: string, level: string): string {
     const others = this.#levels((watched) => watched.watcher.caller.client !== client);
     return LOG_LEVELS[Math.min(LOG_LEVELS.indexOf(level), ...others)] ?? level;
   }
