@@ -67,9 +67,13 @@ export function fixture(name: string, ...args: string[]): string[] {
 
 /** Writes a config.yaml (as JSON, which YAML includes) whose providers carry the file's marker; returns its path. */
 export function writeConfig(dir: string, config: Json): string {
+  const marked = (provider: Json): Json => ({
+    ...provider,
+    inherit_env: [...(provider.inherit_env ?? []), "HANGAR_TEST"],
+  });
   const providers = Object.entries<Json>(config.providers ?? {}).map(([id, provider]) => [
     id,
-    { ...provider, inherit_env: [...(provider.inherit_env ?? []), "HANGAR_TEST"] },
+    provider.mode === "remote" ? provider : marked(provider),
   ]);
   const file = join(dir, "config.yaml");
   const text = JSON.stringify({ ...config, providers: Object.fromEntries(providers) }, null, 2);
