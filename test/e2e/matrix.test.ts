@@ -152,13 +152,13 @@ async function connect(sdk: "v1" | "v2", era: Era, to: readonly string[] | strin
     client.setRequestHandler(CreateMessageRequestSchema, sampled);
     client.setRequestHandler(ElicitRequestSchema, elicited);
     const transport = typeof to === "string" ? new HttpV1(new URL(to)) : new StdioV1(options);
-    await client.connect(transport as Json);
+    await client.connect(transport);
     return client;
   }
   const mode = era === "legacy" ? "legacy" : { pin: "2026-07-28" };
   const client = new ClientV2(info, { capabilities, versionNegotiation: { mode } });
-  client.setRequestHandler("sampling/createMessage", sampled as Json);
-  client.setRequestHandler("elicitation/create", elicited as Json);
+  client.setRequestHandler("sampling/createMessage", sampled);
+  client.setRequestHandler("elicitation/create", elicited);
   await client.connect(typeof to === "string" ? new HttpV2(new URL(to)) : new StdioV2(options));
   return client;
 }
