@@ -6,6 +6,7 @@ import type { Driver } from "./drivers/driver.ts";
 import { createGuardian, type Guardian } from "./drivers/guardian.ts";
 import { remote } from "./drivers/remote.ts";
 import { subprocess } from "./drivers/subprocess.ts";
+import { registerInstance, sweep } from "./drivers/sweep.ts";
 import { HangarError } from "./errors.ts";
 import { ownFace, relayFace } from "./front/endpoint.ts";
 import type { Front } from "./front/front.ts";
@@ -52,6 +53,10 @@ export interface Hangar {
 /** The whole program: drivers, providers, interceptors, registry tools, loops, wired once. */
 export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar {
   const guardian = createGuardian(randomUUID(), tell);
+  const instances = stateDir === undefined ? undefined : join(stateDir, "instances");
+  const swept = instances === undefined ? undefined : sweep(instances, tell);
+  const unregister =
+    instances === undefined ? undefined : registerInstance(instances, guardian.instance);
   const eras = new EraVerdicts(stateDir === undefined ? undefined : join(stateDir, "eras.json"));
   const registry = new Map<string, Registered>();
   const faces = new Map<string, Target>();
@@ -102,7 +107,9 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
       await Promise.all(fronts.map((opened) => opened.drain(DRAIN_MS)));
       await Promise.all([...providers, ...perClient].map((one) => one.close()));
       await looking.ended;
+      await swept;
       guardian.close();
+      unregister?.();
     },
   };
 }

@@ -36,6 +36,8 @@ export type HangarEvent =
   | { readonly type: "state_dir_unusable"; readonly folder: string; readonly error: string }
   /** No guardian stands by any more: should Hangar be killed, providers that ignore the end of stdin would stay. */
   | { readonly type: "guardian_lost"; readonly error: string }
+  /** A process that an earlier Hangar left was told to end. */
+  | { readonly type: "orphan_swept"; readonly pid: number }
   | { readonly type: "listening"; readonly url: string }
   | { readonly type: "shutting_down"; readonly reason: string }
   | { readonly type: "defect"; readonly error: unknown };

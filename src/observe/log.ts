@@ -19,6 +19,7 @@ const LEVELS: { readonly [T in HangarEvent["type"]]: (event: EventOf<T>) => LogL
   config_problem: () => "warn",
   state_dir_unusable: () => "warn",
   guardian_lost: () => "warn",
+  orphan_swept: () => "warn",
   listening: () => "info",
   shutting_down: () => "info",
   defect: () => "error",

@@ -1,5 +1,5 @@
 /** The life of a provider, seen by a client of the real CLI. */
-import { chmodSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
@@ -602,6 +602,30 @@ describe("a crash", () => {
     hangar.kill("SIGKILL");
     const left = () => [...fixtures(), second].filter(isAlive);
     await waitFor("the provider to end", () => left().length === 0, 6000);
+  });
+
+  test("of Hangar and its guardian leaves what the next Hangar ends at its start", async () => {
+    const stateDir = tempDir();
+    const providers = { p: { command: fixture("spawns-escapee") } };
+    const start = () => startStdio({ config: configOf(providers), stateDir });
+    const [doomed, spared] = [await start(), await start()];
+    const mine = (await doomed.invoke("p", "pids")).structuredContent;
+    const theirs = (await spared.invoke("p", "pids")).structuredContent;
+    const [guardian] = guardianOf(doomed.pid) as [number];
+    process.kill(guardian, "SIGSTOP"); // or it would do its work
+    doomed.kill("SIGKILL");
+    await doomed.exit;
+    process.kill(guardian, "SIGKILL");
+    await waitFor("the guardian's end", () => !isAlive(guardian));
+    // It ignores SIGTERM, and its stdin says nothing to it.
+    expect(isAlive(mine.child)).toBe(true);
+    const next = await start();
+    await waitFor("the sweep", () => ![mine.pid, mine.child].some(isAlive), 6000);
+    expect([theirs.pid, theirs.child].map(isAlive)).toEqual([true, true]);
+    expect(next.stderr).toContain("orphan_swept");
+    expect((await spared.invoke("p", "pids")).structuredContent).toEqual(theirs);
+    await Promise.all([next.close(), spared.close()]);
+    expect(readdirSync(join(stateDir, "instances"))).toEqual([]);
   });
 
   test("of one Hangar ends its processes and none of another Hangar", async () => {
