@@ -462,8 +462,8 @@ export class Connection {
     }
     this.#heardAt = performance.now();
     if (message.kind === "response") this.#answered(message);
-    else if (message.kind === "request") this.#asked(message, about);
-    else this.#noted(message, about);
+    else if (message.kind === "request") this.#safely(() => this.#asked(message, about));
+    else this.#safely(() => this.#noted(message, about));
   }
 
   /** The provider wants the client to come back for the answer to a request. */

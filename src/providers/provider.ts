@@ -96,6 +96,8 @@ interface Opened {
 interface Listening {
   readonly call: Call;
   readonly handler: CallHandler;
+  /** It wants to hear when the list of tools changes. */
+  readonly wantsTools: boolean;
   running: Running | undefined;
   /** The client has its acknowledgement; those of later runs are not for it. */
   acknowledged: boolean;
@@ -295,9 +297,19 @@ export class Provider implements Target {
   }
 
   #listen(connection: Connection, call: Call, handler: CallHandler): Running {
-    const listening: Listening = { call, handler, running: undefined, acknowledged: false };
-    this.#listening.add(listening);
+    const { text, body } = call.message;
+    const wanted = membersOf(text, body.get("notifications"))?.get("toolsListChanged");
+    const wantsTools = wanted !== undefined && textOf(text, wanted) === "true";
+    const listening: Listening = {
+      call,
+      handler,
+      wantsTools,
+      running: undefined,
+      acknowledged: false,
+    };
+    // One that cannot be dispatched now must not come up again in each later run.
     this.#relisten(connection, listening);
+    this.#listening.add(listening);
     return {
       cancel: (reason) => {
         if (listening.running !== undefined) listening.running.cancel(reason);
@@ -337,11 +349,9 @@ export class Provider implements Target {
     if (!changed) return;
     const method = "notifications/tools/list_changed";
     this.#watchers.note(scanMessage(`{"jsonrpc":"2.0","method":"${method}"}`));
-    for (const { call, handler } of this.#listening) {
-      const { text, id, body } = call.message;
-      const wanted = membersOf(text, body.get("notifications"))?.get("toolsListChanged");
-      if (wanted === undefined || textOf(text, wanted) !== "true") continue;
-      const meta = `{"${META.subscriptionId}":${id}}`;
+    for (const { call, handler, wantsTools } of this.#listening) {
+      if (!wantsTools) continue;
+      const meta = `{"${META.subscriptionId}":${call.message.id}}`;
       handler.note(`{"jsonrpc":"2.0","method":"${method}","params":{"_meta":${meta}}}`);
     }
   }
