@@ -173,6 +173,11 @@ export class Provider implements Target {
     return this.#tools;
   }
 
+  /** The provider said that they have changed since. */
+  get toolsStale(): boolean {
+    return this.#toolsStale;
+  }
+
   /** How long nothing has been in flight, in milliseconds; 0 while something is, or while it does not run. */
   idleMs(now: number): number {
     const connection = this.#opened?.connection;
