@@ -116,8 +116,11 @@ function portNumber(text: string): number {
   throw new InvalidArgumentError("It must be a whole number from 0 to 65535.");
 }
 
+/** As for `timeout_s`; what timers cannot hold would end at once. */
+const MAX_TIMEOUT_S = 3_600;
+
 function positiveNumber(text: string): number {
   const seconds = Number(text);
-  if (seconds > 0 && Number.isFinite(seconds)) return seconds;
-  throw new InvalidArgumentError("It must be a number greater than 0.");
+  if (seconds > 0 && seconds <= MAX_TIMEOUT_S) return seconds;
+  throw new InvalidArgumentError(`It must be a number greater than 0, at most ${MAX_TIMEOUT_S}.`);
 }

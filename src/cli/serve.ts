@@ -43,7 +43,7 @@ export async function serve(options: ServeOptions): Promise<number> {
   await hangar.close(reason);
   process.stdin.destroy();
   // A client that has stopped reading must not keep Hangar alive.
-  if (process.stdout.writableLength > 0) process.exit(EXIT.ok);
+  if (process.stdout.writableLength + process.stderr.writableLength > 0) process.exit(EXIT.ok);
   return EXIT.ok;
 }
 

@@ -130,6 +130,11 @@ const endpoint = z
   .refine(
     (value) => /^https?:$/.test(URL.parse(value)?.protocol ?? ""),
     "must be a URL that begins with http:// or https://",
+  )
+  .refine(
+    (value) =>
+      (URL.parse(value)?.username ?? "") === "" && (URL.parse(value)?.password ?? "") === "",
+    "must not contain a user or password; put them into `headers`, as `Authorization: Basic ...`",
   );
 
 /** A header that Hangar sets itself, or that would change how the message is read. */

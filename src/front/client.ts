@@ -177,7 +177,14 @@ export class Client {
   close(reason: HangarError): void {
     this.#gone = true;
     this.cancelAll(reason);
-    this.#watch?.close();
+    // What it was given a run of its own for ends with its watch, also when it never got as far as one.
+    const { caller } = this;
+    this.#watch ??= this.#face.watch({
+      caller,
+      note: () => {},
+      ask: (question) => this.ask(question, () => false),
+    });
+    this.#watch.close();
     this.#watch = undefined;
     const open = [...this.#questions.values()];
     this.#questions.clear();

@@ -38,7 +38,6 @@ export type HangarEvent =
   | { readonly type: "guardian_lost"; readonly error: string }
   /** A process that an earlier Hangar left was told to end. */
   | { readonly type: "orphan_swept"; readonly pid: number }
-  | { readonly type: "listening"; readonly url: string }
   | { readonly type: "shutting_down"; readonly reason: string }
   | { readonly type: "defect"; readonly error: unknown };
 

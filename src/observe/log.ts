@@ -20,7 +20,6 @@ const LEVELS: { readonly [T in HangarEvent["type"]]: (event: EventOf<T>) => LogL
   state_dir_unusable: () => "warn",
   guardian_lost: () => "warn",
   orphan_swept: () => "warn",
-  listening: () => "info",
   shutting_down: () => "info",
   defect: () => "error",
 };
@@ -38,11 +37,24 @@ export function createLog(options: { level: LogLevel; file?: string | undefined 
       formatters: { level: (label) => ({ level: label }) },
       serializers: { error: pino.stdSerializers.err },
     },
-    pino.destination({ dest: options.file ?? 2, sync: true }),
+    options.file === undefined ? stderr() : pino.destination({ dest: options.file, sync: true }),
   );
   return (event) => {
     const level = (LEVELS[event.type] as (event: HangarEvent) => LogLevel)(event);
     const { type, ...facts } = event;
     log[level](facts, type);
+  };
+}
+
+/** Lines for a stderr that is not read go, beyond this many bytes; a write that waits for its reader would stop everything. */
+const MAX_UNREAD_BYTES = 1024 * 1024;
+
+function stderr(): { write(line: string): void } {
+  // Who has closed it does not want to know.
+  process.stderr.on("error", () => {});
+  return {
+    write(line) {
+      if (process.stderr.writableLength < MAX_UNREAD_BYTES) process.stderr.write(line);
+    },
   };
 }

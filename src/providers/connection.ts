@@ -462,8 +462,8 @@ export class Connection {
     }
     this.#heardAt = performance.now();
     if (message.kind === "response") this.#answered(message);
-    else if (message.kind === "request") this.#asked(message, about);
-    else this.#noted(message, about);
+    else if (message.kind === "request") this.#safely(() => this.#asked(message, about));
+    else this.#safely(() => this.#noted(message, about));
   }
 
   /** The provider wants the client to come back for the answer to a request. */
@@ -486,9 +486,7 @@ export class Connection {
   /** Takes output that is no message, or its beginning; if it shows whose answer it was to be, that request ends. */
   unreadable(why: string, head: string): void {
     this.#events.noise(why, head.slice(0, 200));
-    const id = /^\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d+)\s*,/.exec(head)?.[1];
-    const tail = /,\s*"id"\s*:\s*(\d+)\s*\}\s*$/.exec(head.slice(-40))?.[1];
-    const pending = this.#forget(Number(id ?? tail));
+    const pending = this.#forget(Number(idOfAnswer(head)));
     if (pending === undefined) return;
     const what = `the provider's answer cannot be read: ${why}`;
     this.#safely(() =>
@@ -526,7 +524,9 @@ export class Connection {
   #asked(message: Message, about: number | undefined): void {
     const id = message.id as string;
     if (message.method === "ping") return this.#reply(id, '"result":{}');
-    if (this.#questions.size >= MAX_QUESTIONS || this.#questions.has(id)) {
+    // The first question of that id gets its answer; a second answer would be one too many.
+    if (this.#questions.has(id)) return;
+    if (this.#questions.size >= MAX_QUESTIONS) {
       return this.#refuse(id, INTERNAL_ERROR, "Too many questions wait for an answer");
     }
     const question: Question = {
@@ -663,6 +663,15 @@ export class Connection {
       this.#tell({ type: "defect", error });
     }
   }
+}
+
+/** The id in output that looks like a response in one of the two usual orders of members, though it is not one. */
+function idOfAnswer(head: string): string | undefined {
+  const first =
+    /^\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d+)\s*,\s*"(?:result|error)"/.exec(head);
+  if (first !== null) return first[1];
+  const isResponse = /^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"(?:result|error)"/.test(head);
+  return isResponse ? /,\s*"id"\s*:\s*(\d+)\s*\}\s*$/.exec(head.slice(-40))?.[1] : undefined;
 }
 
 /** What the client lacks to be asked `question`, in words; undefined when it can be. */

@@ -4,7 +4,7 @@ import type { Call, CallHandler, Outcome, Running, Target } from "../target.ts";
 
 /**
  * Holds a call, unsent, until `ready` says who takes it, or how it ends without anybody;
- * a cancel meanwhile ends it. A handler that throws is told as a defect.
+ * a cancel meanwhile ends it, and so does a target that does not take it. A handler that throws is told as a defect.
  */
 export function holdCall(
   ready: Promise<Pick<Target, "dispatch"> | Outcome>,
@@ -29,7 +29,11 @@ export function holdCall(
       if ("dispatch" in next) running = next.dispatch(call, handler);
       else end(next);
     })
-    .catch((error: unknown) => tell({ type: "defect", error }));
+    .catch((error: unknown) => {
+      const failure = toHangarError(error);
+      if (failure.code === "internal") tell({ type: "defect", error });
+      end(failure);
+    });
   return {
     cancel(reason) {
       if (running !== undefined) running.cancel(reason);

@@ -153,6 +153,11 @@ export class Provider implements Target {
     return this.#tools;
   }
 
+  /** The provider said that they have changed since. */
+  get toolsStale(): boolean {
+    return this.#toolsStale;
+  }
+
   /** How long nothing has been in flight, in milliseconds; 0 while something is, or while it does not run. */
   idleMs(now: number): number {
     const connection = this.#opened?.connection;
@@ -249,7 +254,7 @@ export class Provider implements Target {
     this.#subscriptions.resume(connection);
     if (!changed) return;
     this.#watchers.note(scanMessage(`{"jsonrpc":"2.0","method":"${TOOLS_CHANGED}"}`));
-    this.#subscriptions.announce(TOOLS_CHANGED, "toolsListChanged");
+    this.#subscriptions.announceTools(TOOLS_CHANGED);
   }
 
   /**

@@ -7,6 +7,8 @@ import { META } from "../wire/eras.ts";
 interface Subscription {
   readonly call: Call;
   readonly handler: CallHandler;
+  /** It wants to hear when the list of tools changes. */
+  readonly wantsTools: boolean;
   running: Running | undefined;
   /** The client has its acknowledgement; those of later runs are not for it. */
   acknowledged: boolean;
@@ -23,9 +25,19 @@ export class Subscriptions {
   }
 
   listen(connection: Pick<Target, "dispatch">, call: Call, handler: CallHandler): Running {
-    const subscription: Subscription = { call, handler, running: undefined, acknowledged: false };
-    this.#open.add(subscription);
+    const { text, body } = call.message;
+    const wanted = membersOf(text, body.get("notifications"))?.get("toolsListChanged");
+    const wantsTools = wanted !== undefined && textOf(text, wanted) === "true";
+    const subscription: Subscription = {
+      call,
+      handler,
+      wantsTools,
+      running: undefined,
+      acknowledged: false,
+    };
+    // One that cannot be dispatched now must not come up again in each later run.
     this.#serve(connection, subscription);
+    this.#open.add(subscription);
     return {
       cancel: (reason) => {
         if (subscription.running !== undefined) subscription.running.cancel(reason);
@@ -39,13 +51,11 @@ export class Subscriptions {
     for (const subscription of this.#open) this.#serve(connection, subscription);
   }
 
-  /** Tells those who asked for it by `wish` what no run has told them. */
-  announce(method: string, wish: string): void {
-    for (const { call, handler } of this.#open) {
-      const { text, id, body } = call.message;
-      const wanted = membersOf(text, body.get("notifications"))?.get(wish);
-      if (wanted === undefined || textOf(text, wanted) !== "true") continue;
-      const meta = `{"${META.subscriptionId}":${id}}`;
+  /** Tells those who want to know that the list of tools has changed, which no run has told them. */
+  announceTools(method: string): void {
+    for (const { call, handler, wantsTools } of this.#open) {
+      if (!wantsTools) continue;
+      const meta = `{"${META.subscriptionId}":${call.message.id}}`;
       handler.note(`{"jsonrpc":"2.0","method":"${method}","params":{"_meta":${meta}}}`);
     }
   }

@@ -27,7 +27,7 @@ export function deadline(target: Target, defaultMs: number, patienceMs = default
     let left = ms;
     let since = performance.now();
     let open = 0;
-    let timer = setTimeout(expire, ms);
+    let timer: NodeJS.Timeout | undefined;
 
     function expire(): void {
       running.cancel(
@@ -79,6 +79,8 @@ export function deadline(target: Target, defaultMs: number, patienceMs = default
         handler.end(outcome);
       },
     });
+    // Only now: a call that could not be dispatched has no end, and nothing to cancel.
+    timer = setTimeout(expire, ms);
     return running;
   });
 }

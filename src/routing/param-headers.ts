@@ -9,7 +9,8 @@ import { intercept } from "./intercept.ts";
 
 /**
  * Refuses calls over HTTP whose `Mcp-Param-*` headers do not say what the tool's arguments say, or are missing
- * (2026-07-28: whoever reads the body must check). The tools of a provider are known once it runs.
+ * (2026-07-28: whoever reads the body must check). The tools of a provider are known once it runs, and read again when it
+ * said that they changed.
  */
 export function agreeingHeaders(target: Target, provider: Provider, tell: Tell): Target {
   return intercept(target, (call, handler) => {
@@ -23,7 +24,9 @@ export function agreeingHeaders(target: Target, provider: Provider, tell: Tell):
       if (tool !== undefined) requireParamHeaders(tool, message, headers);
       return target;
     };
-    if (!provider.running) return holdCall(provider.start("call").then(check), call, handler, tell);
+    if (!provider.running || provider.toolsStale) {
+      return holdCall(provider.listTools().then(check), call, handler, tell);
+    }
     try {
       return check().dispatch(call, handler);
     } catch (error) {

@@ -1,4 +1,4 @@
-import { membersOf, type Message, stringAt, wholeOf } from "./envelope.ts";
+import { type Members, membersOf, type Message, type Span, stringAt, wholeOf } from "./envelope.ts";
 
 /** What Hangar declares to a provider whose run many clients share: whatever any of them may be able to answer. */
 export const SHARED_CAPABILITIES =
@@ -25,15 +25,24 @@ function capabilityFor({ method, text, body }: Message): readonly string[] | und
 export function missingCapability(declared: string, question: Message): string | undefined {
   const path = capabilityFor(question);
   if (path === undefined) return undefined;
-  let at: ReturnType<typeof membersOf> = membersOf(declared, wholeOf(declared));
+  let at = declaredAt(declared, wholeOf(declared));
   for (const step of path) {
     const span = at?.get(step);
     if (span === undefined) return path.join(".");
-    at = membersOf(declared, span);
+    at = declaredAt(declared, span);
   }
   // `elicitation: {}` has always meant forms; a client that names its modes must name this one, too.
   const isForm = question.method === "elicitation/create" && path.length === 1;
   return isForm && at !== undefined && at.size > 0 && !at.has("form")
     ? "elicitation.form"
     : undefined;
+}
+
+/** What a client says of itself was not looked into before; one that says something twice declares nothing there. */
+function declaredAt(declared: string, span: Span): Members | undefined {
+  try {
+    return membersOf(declared, span);
+  } catch {
+    return undefined;
+  }
 }

@@ -107,6 +107,8 @@ export function scanMessage(text: string): Message {
     } else if (key === "result") {
       resultBody = scanBody(text, start);
       end = resultBody.end;
+    } else if (key === "error") {
+      end = scanBody(text, start).end;
     } else end = skipValue(text, start, 1);
     top.set(key, { start, end });
     at = skipSpace(text, end);

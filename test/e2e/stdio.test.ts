@@ -23,6 +23,18 @@ const TOOLS = [
   "registry_health",
 ];
 
+test("a stderr that nobody reads holds nothing up, and Hangar ends all the same", async () => {
+  const config = configOf({ floods: { command: fixture("floods-stderr") } });
+  const hangar = new StdioHangar({ config, args: ["--log-level", "debug"] });
+  hangar.child.stderr?.pause();
+  await hangar.initialize();
+  const { structuredContent } = await hangar.invoke("floods", "echo", { a: 1 });
+  expect(structuredContent).toEqual({ a: 1 });
+  hangar.child.stdin?.end();
+  const code = new Promise((resolve) => hangar.child.once("exit", resolve));
+  expect(await code).toBe(0);
+});
+
 describe("stdout", () => {
   test("holds nothing but protocol messages at log level debug, whatever happens", async () => {
     const config = configOf({

@@ -88,7 +88,7 @@ function isMessage(text: string): boolean {
     if (!NAMES.includes(key) && NAMES.includes(key.toUpperCase().toLowerCase())) return false;
   }
   const [jsonrpc, id, method, params, result, error] = NAMES.map((name) => find(tree, name));
-  for (const body of [params, result]) {
+  for (const body of [params, result, error]) {
     if (!keysAreClean(body) || !keysAreClean(find(body, "_meta"))) return false;
   }
   if (jsonrpc?.value !== "2.0") return false;
