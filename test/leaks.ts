@@ -3,13 +3,15 @@
  * that was not there before. What is left over is printed and ended, so that the next file starts clean.
  */
 import { randomUUID } from "node:crypto";
-import { readdirSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll } from "vitest";
 import { findProcesses, type ProcessInfo } from "./processes.ts";
 
 const SETTLE_MS = 3000;
+/** The runtime itself closes some connections only after a while. */
+const DESCRIPTORS_SETTLE_MS = 10_000;
 const POLL_MS = 50;
 
 const marker = `HANGAR_TEST=${randomUUID()}`;
@@ -31,30 +33,45 @@ beforeAll(() => {
   descriptorsBefore = openDescriptors();
 });
 
-afterAll(async () => {
-  const problems: string[] = [];
-  for (const left of await settle(() => findProcesses(marker))) {
-    problems.push(`process left: ${describe(left)}`);
-    process.kill(left.pid, "SIGKILL");
-  }
-  for (const port of await settle(() => listening(ports))) {
-    problems.push(`port still listening: ${port}`);
-  }
-  for (const descriptor of await settle(newDescriptors)) {
-    problems.push(`descriptor left open: ${descriptor}`);
-  }
-  if (problems.length > 0) throw new Error(problems.join("\n"));
-}, 6 * SETTLE_MS);
+afterAll(
+  async () => {
+    const problems: string[] = [];
+    for (const left of await settle(() => findProcesses(marker))) {
+      problems.push(`process left: ${describe(left)}`);
+      process.kill(left.pid, "SIGKILL");
+    }
+    for (const port of await settle(() => listening(ports))) {
+      problems.push(`port still listening: ${port}`);
+    }
+    for (const descriptor of await settle(newDescriptors, DESCRIPTORS_SETTLE_MS)) {
+      problems.push(`descriptor left open: ${descriptor}${endsOf(descriptor)}`);
+    }
+    if (problems.length > 0) throw new Error(problems.join("\n"));
+  },
+  3 * SETTLE_MS + 2 * DESCRIPTORS_SETTLE_MS,
+);
 
 /** Waits for `look` to find nothing; returns what it still finds at the end. */
-async function settle<T>(look: () => T[] | Promise<T[]>): Promise<T[]> {
-  const end = Date.now() + SETTLE_MS;
+async function settle<T>(look: () => T[] | Promise<T[]>, limitMs = SETTLE_MS): Promise<T[]> {
+  const end = Date.now() + limitMs;
   let found = await look();
   while (found.length > 0 && Date.now() < end) {
     await sleep(POLL_MS);
     found = await look();
   }
   return found;
+}
+
+/** Both ends of a TCP socket, as /proc shows them, in hexadecimal; nothing for anything else. */
+function endsOf(descriptor: string): string {
+  const inode = /^socket:\[(\d+)\]$/.exec(descriptor)?.[1];
+  for (const table of ["/proc/net/tcp", "/proc/net/tcp6"]) {
+    for (const line of readFileSync(table, "utf8").split("\n")) {
+      const fields = line.trim().split(/\s+/);
+      if (fields[9] === inode) return ` (${fields[1]} to ${fields[2]}, state ${fields[3]})`;
+    }
+  }
+  return "";
 }
 
 function describe({ pid, command }: ProcessInfo): string {

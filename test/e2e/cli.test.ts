@@ -644,7 +644,7 @@ describe("the state directory", () => {
       expect(called).toMatchObject({ stdout: '{"result":8}\n', stderr: "" });
       expect(places.filter((other) => existsSync(at(other)))).toEqual([place]);
       expect(statSync(at(place)).mode & 0o777).toBe(0o700);
-      expect(readdirSync(at(place))).toEqual(["eras.json"]);
+      expect(readdirSync(at(place))).toEqual(["eras.json", "instances"]);
     });
   });
 
@@ -679,7 +679,8 @@ describe("the state directory", () => {
     expect((await one.close()).code).toBe(0);
     expect((await other.invoke("p", "echo", { n: 2 })).structuredContent).toEqual({ n: 2 });
     expect((await other.close()).code).toBe(0);
-    expect(readdirSync(stateDir)).toEqual(["eras.json"]);
+    expect(readdirSync(stateDir)).toEqual(["eras.json", "instances"]);
+    expect(readdirSync(join(stateDir, "instances"))).toEqual([]);
     const eras = JSON.parse(readFileSync(join(stateDir, "eras.json"), "utf8"));
     expect(Object.values(eras)).toEqual([expect.objectContaining({ era: "legacy" })]);
   });
@@ -690,7 +691,7 @@ describe("the state directory", () => {
     const kept = readFileSync(join(stateDir, "token"), "utf8");
     expect(kept).toMatch(/^[\w-]{43}\n$/);
     expect(statSync(join(stateDir, "token")).mode & 0o777).toBe(0o600);
-    expect(readdirSync(stateDir)).toEqual(["token"]);
+    expect(readdirSync(stateDir)).toEqual(["instances", "token"]);
     expect(hangars.filter(({ stderr }) => stderr.includes(kept.trim()))).toHaveLength(1);
     for (const hangar of hangars) {
       const authorization = `Bearer ${kept.trim()}`;
