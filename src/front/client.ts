@@ -79,7 +79,9 @@ export class Client {
   #greet({ text, body }: Message, alone: Outlet): void {
     if (this.#gone) return;
     const declared = body.get("capabilities");
-    const capabilities = declared === undefined ? "{}" : textOf(text, declared);
+    // A copy: a piece of a text keeps all of it in memory.
+    const capabilities =
+      declared === undefined ? "{}" : Buffer.from(textOf(text, declared)).toString();
     this.#caller = { ...this.#caller, capabilities };
     this.#watch?.close();
     this.#watch = this.#face.watch({

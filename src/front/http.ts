@@ -239,10 +239,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
         client.dispatch(
           call,
           isFirst ? sessionOnlyIfGreeted(handler, session, response) : handler,
-          (text) => {
-            session.standalone.send(text);
-            return true;
-          },
+          session.alone,
         ),
       );
     } catch (error) {

@@ -42,6 +42,12 @@ export class Session {
     return (this.#standalone ??= this.streams.open());
   }
 
+  /** Takes what belongs to no call. Kept for as long as the session, so nothing of a request may hang on it. */
+  readonly alone = (text: string): boolean => {
+    this.standalone.send(text);
+    return true;
+  };
+
   /** A call is under way in it, or its client listens. */
   get isActive(): boolean {
     return this.client.size > 0 || this.#standalone?.attached === true;
