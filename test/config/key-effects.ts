@@ -63,4 +63,8 @@ export const KEY_EFFECTS: Readonly<Record<string, Proof>> = {
   "logging.file": effect("logging.file takes the log, and stderr no longer gets it"),
   allowed_origins: effect("allowed_origins lets a web page of that origin in and no other"),
   max_message_bytes: effect("max_message_bytes refuses a larger message"),
+  shutdown_grace_s: {
+    file: "e2e/drain.test.ts",
+    title: "R13: shutdown_grace_s is how long it may go on, over %s (%s), then both sides are told",
+  },
 };
