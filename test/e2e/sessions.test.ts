@@ -102,10 +102,8 @@ test("R14: sessions that nobody ends take no more room than ten thousand, and ev
   }
   const seconds = (performance.now() - began) / 1000;
   const mebibytes = resident.map((bytes) => Math.round(bytes / MIB));
-  if (process.env["SESSIONS"] !== undefined)
-    console.log(
-      `${SESSIONS} sessions in ${seconds.toFixed(1)} s; resident: ${mebibytes.join(" ")} MiB`,
-    );
+  const figures = `${SESSIONS} sessions in ${seconds.toFixed(1)} s; resident: ${mebibytes.join(" ")} MiB`;
+  if (process.env["SESSIONS"] !== undefined) process.stderr.write(`${figures}\n`);
 
   // That it has not run out of its heap says that nothing of an ended session stays.
   expect(Math.max(...resident)).toBeLessThan(MAX_RESIDENT_MIB * MIB);
