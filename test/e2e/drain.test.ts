@@ -1,6 +1,6 @@
 /** How Hangar ends when it is told to: what is under way, what is new, who is told what, how long it takes. R13. */
 import { spawnSync } from "node:child_process";
-import { closeSync, existsSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { Agent, type IncomingMessage, request as httpRequest } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -473,6 +473,13 @@ describe("signals", () => {
     },
   );
 
+  test("R13: one that comes while Hangar is still being loaded is exit code 0 all the same", async () => {
+    const env = { NODE_OPTIONS: `--import=${signalsAtLoadOf("cli/main.js")}` };
+    const hangar = new StdioHangar({ env });
+    expect(await hangar.exit).toEqual(CLEAN);
+    expect(hangar.stderr).toContain('"reason":"SIGTERM"');
+  });
+
   test.each([
     ["HTTP", ["--http", "--port", "0"]],
     ["stdio", []],
@@ -490,6 +497,20 @@ describe("signals", () => {
     expect(performance.now() - began).toBeLessThan(SLACK_MS);
   });
 });
+
+/** A module that, loaded first, signals its process when `file` is about to be loaded. */
+function signalsAtLoadOf(file: string): string {
+  const path = join(tempDir(), "signals.mjs");
+  const lines = [
+    'import { registerHooks } from "node:module";',
+    "registerHooks({ load(url, context, next) {",
+    `  if (url.endsWith("/${file}")) process.kill(process.pid, "SIGTERM");`,
+    "  return next(url, context);",
+    "} });",
+  ];
+  writeFileSync(path, lines.join("\n"));
+  return path;
+}
 
 /** Opens a named pipe for writing as soon as somebody reads it. */
 function openWhenRead(path: string): Promise<number> {
