@@ -4,6 +4,8 @@
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { FLAG_ROWS, GROUPS } from "../src/chaos/flags.ts";
+import { TOOLS } from "../src/chaos/tools.ts";
 import { configReference } from "../src/config/schema.ts";
 import { ERRORS } from "../src/errors.ts";
 import { REGISTRY_TOOLS } from "../src/front/registry-tools.ts";
@@ -138,8 +140,44 @@ ${REGISTRY_TOOLS.map(toolSection).join("\n\n")}
 `;
 }
 
+function chaosPage(): string {
+  const groups = Object.entries(GROUPS).map(([group, title]) => {
+    const flags = FLAG_ROWS.filter(({ flag }) => flag.group === group);
+    const rows = flags.map(({ usage, flag }) => [`\`${usage}\``, flag.says]);
+    return `### ${title}\n\n${table(["Flag", "The server"], rows)}`;
+  });
+  const tools = Object.entries(TOOLS).map(([name, { description, parameters, annotations }]) => [
+    `\`${name}\``,
+    Object.keys(parameters)
+      .map((key) => `\`${key}\``)
+      .join(", "),
+    description,
+    Object.entries(annotations ?? {})
+      .map(([hint, value]) => `\`${hint}: ${value}\``)
+      .join(", "),
+  ]);
+  return `${generatedFrom("src/chaos/")}
+
+# The chaos server
+
+\`mcp-hangar chaos-server\` is an MCP server that misbehaves as its flags say.
+[How to test a gateway with it](../guide/chaos-server.md).
+
+## Flags
+
+They can be combined. A flag of the group that \`--on\` is about strikes the answers to tools/call unless \`--on\` names other methods.
+
+${groups.join("\n\n")}
+
+## Tools
+
+${table(["Tool", "Arguments", "What it does", "Annotations"], tools)}
+`;
+}
+
 const files: Record<string, string> = {
   "docs/TROUBLESHOOTING.md": troubleshootingPage(),
+  "docs/reference/chaos-server.md": chaosPage(),
   "docs/reference/configuration.md": configurationPage(),
   "docs/reference/tools.md": toolsPage(),
   "schema/config.schema.json": schemaText(),

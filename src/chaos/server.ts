@@ -145,8 +145,9 @@ export function createServer(faults: Faults, children: readonly number[]): Chaos
         if (found === undefined) return listen(id, exchange, abort.signal);
         if (call !== undefined) {
           crashIfDue(call);
-          await floodStderr(faults.stderrBytesPerCall ?? 0);
+          if (faults.stderrBytesPerCall !== undefined) await floodStderr(faults.stderrBytesPerCall);
         }
+        // Nothing is waited for in vain: the answer is out before the next call may crash.
         if (faults.delayMs !== undefined) {
           await sleep(faults.delayMs, undefined, { signal }).catch(() => undefined);
         }
