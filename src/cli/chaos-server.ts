@@ -1,3 +1,4 @@
+import { appendFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { conflictIn, type Faults } from "../chaos/flags.ts";
 import { startChildren } from "../chaos/grandchildren.ts";
@@ -11,6 +12,7 @@ import { EXIT } from "./exit-code.ts";
 export async function chaosServer(faults: Faults): Promise<number> {
   const conflict = conflictIn(faults);
   if (conflict !== undefined) throw new HangarError("invalid_arguments", conflict);
+  if (faults.ledger !== undefined) requireWritable(faults.ledger);
   if (faults.crashOnStart !== undefined) {
     process.stderr.write("the chaos server exits instead of starting, as --crash-on-start says\n");
     return faults.crashOnStart;
@@ -23,4 +25,13 @@ export async function chaosServer(faults: Faults): Promise<number> {
   if (faults.http === undefined) await serveStdio(server, faults);
   else await serveHttp(server, faults, faults.http);
   return EXIT.ok;
+}
+
+function requireWritable(ledger: string): void {
+  try {
+    appendFileSync(ledger, "");
+  } catch (error) {
+    const why = `--ledger: cannot write ${ledger}: ${(error as Error).message}`;
+    throw new HangarError("invalid_arguments", why);
+  }
 }
