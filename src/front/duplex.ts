@@ -1,11 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { HangarError, toHangarError } from "../errors.ts";
 import type { CallHandler, Outcome, Target } from "../target.ts";
-import { type Message, scanMessage } from "../wire/envelope.ts";
+import { isProgress, type Message, scanMessage } from "../wire/envelope.ts";
 import { Client } from "./client.ts";
 import { eraOf, requireEnvelope } from "./endpoint.ts";
 import { errorText, responseText } from "./response.ts";
-import { isProgress } from "./streams.ts";
 
 /** One client at the other end of a channel that carries everything both ways: a pair of pipes, or an SSE stream and its POSTs. */
 export interface Duplex {

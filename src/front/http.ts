@@ -5,7 +5,14 @@ import { ERRORS, HangarError, toHangarError } from "../errors.ts";
 import { isEndless } from "../routing/deadline.ts";
 import { atEnd } from "../routing/intercept.ts";
 import type { CallHandler, Outcome, Running, Target } from "../target.ts";
-import { membersOf, type Message, scanMessage, textOf, wholeOf } from "../wire/envelope.ts";
+import {
+  isProgress,
+  membersOf,
+  type Message,
+  scanMessage,
+  textOf,
+  wholeOf,
+} from "../wire/envelope.ts";
 import { LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSIONS, modernVersionOf } from "../wire/eras.ts";
 import { decodeHeader, hasMirroredName, mirroredName } from "../wire/headers.ts";
 import { decodeText, encodingOf, LARGE_CHARS, lengthOf } from "../wire/lines.ts";
@@ -16,7 +23,7 @@ import { portHolder } from "./port-holder.ts";
 import { errorText, responseParts, responseText } from "./response.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import { serveSse } from "./sse.ts";
-import { EventStream, isProgress } from "./streams.ts";
+import { EventStream } from "./streams.ts";
 
 /** Not imported by name: that would run all of the module's getters, one of which loads a whole HTTP client. */
 const { createServer } = process.getBuiltinModule("node:http");

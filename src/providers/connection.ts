@@ -712,6 +712,7 @@ function resultOf(method: string, { isError, text }: Reply): Members {
 function lost(exit: Exit, sent: boolean): HangarError {
   return new HangarError("provider_exited", `the provider ended with ${describeExit(exit)}`, {
     sent,
+    unanswered: sent,
     details: { exit_code: exit.code, signal: exit.signal },
   });
 }
