@@ -67,7 +67,8 @@ function happens(model: Model, event: LifecycleEvent, limit: number): boolean {
   const lately = model.crashes.filter((at) => event.at - at < 60_000);
   if (lately.length >= limit) model.process = "hopeless";
   else {
-    const wait = Math.min(60_000, 250 * 2 ** model.crashes.length) * event.random;
+    const longest = Math.min(60_000, 250 * 2 ** model.crashes.length);
+    const wait = 100 + (longest - 100) * event.random;
     model.retryAt = event.at + Math.round(Math.max(wait, event.retryAfterMs ?? 0));
   }
   return true;
@@ -253,7 +254,7 @@ describe("the lifecycle", () => {
   it("waits for its retry until a start, whatever the checks of that run say", () => {
     const checked = after([checkPassed(1), checkFailed(1), failed(1, 999), started(1)], WAITING);
     expect(checked).toBe(WAITING);
-    expect(WAITING).toMatchObject({ state: "degraded", retryAt: 250, failures: 1 });
+    expect(WAITING).toMatchObject({ state: "degraded", retryAt: 300, failures: 1 });
     expect(isRunning(WAITING)).toBe(false);
     expect(next(WAITING, START, POLICY)).toMatchObject({ state: "initializing", run: 2 });
   });
@@ -268,14 +269,14 @@ describe("the lifecycle", () => {
       now = after(events, now);
       waits.push(("retryAt" in now ? (now.retryAt ?? 0) : 0) - at);
     }
-    expect(waits).toEqual([250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+    expect(waits).toEqual([300, 550, 1050, 2050, 4050, 8050, 16_050, 30_050, 30_050]);
   });
 
   it("forgets crashes after healthy time, and not by being started", () => {
     const thrice = [1, 2, 3].flatMap((run) => [START, started(run), failed(run, 10, 299_999)]);
     expect(after(thrice).crashes).toHaveLength(3);
     const healthy = after([START, started(4), failed(4, 1_000_000, 300_000)], after(thrice));
-    expect(healthy).toMatchObject({ state: "degraded", crashes: [1_000_000], retryAt: 1_000_250 });
+    expect(healthy).toMatchObject({ state: "degraded", crashes: [1_000_000], retryAt: 1_000_300 });
   });
 
   it("is dead by a crash loop at restart.limit crashes in restart.window_s, and not before", () => {
