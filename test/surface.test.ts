@@ -67,7 +67,13 @@ test("the program has these commands and options", async () => {
     const options = namesIn(await helpOf(...command.split(" ")), "Options");
     surface[command] = options.filter((name) => name !== "--help").join(" ");
   }
-  expect(namesIn(await helpOf(), "Commands")).toEqual(["serve", "call", "tools", "config"]);
+  expect(namesIn(await helpOf(), "Commands")).toEqual([
+    "serve",
+    "call",
+    "tools",
+    "config",
+    "chaos-server",
+  ]);
   expect(namesIn(await helpOf("config"), "Commands")).toEqual(["check", "schema"]);
   expect(surface).toEqual({
     serve: "--config --state-dir --log-level --http --host --provider --port",

@@ -1,4 +1,5 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { FLAG_ROWS, type Flag, GROUPS } from "../chaos/flags.ts";
 import { jsonRpcError, toHangarError } from "../errors.ts";
 import { suggest } from "../lib/suggestion.ts";
 import { VERSION } from "../version.ts";
@@ -84,6 +85,17 @@ function buildProgram(done: (exitCode: number) => void): Command {
   command(config, "schema", "print the JSON Schema of the configuration file")
     .addOption(json())
     .action(async () => done(await printSchema()));
+
+  const chaos = program
+    .command("chaos-server")
+    .description("run an MCP server that misbehaves as it is told, to test what calls it")
+    .exitOverride();
+  for (const { usage, flag } of FLAG_ROWS) chaos.addOption(chaosOption(usage, flag));
+  chaos.action(async (faults) => {
+    // Imported here, as no other command needs it.
+    const { chaosServer } = await import("./chaos-server.ts");
+    done(await chaosServer(faults));
+  });
   return program;
 }
 
@@ -96,6 +108,16 @@ function withCommonOptions(command: Command): Command {
         LOG_LEVELS,
       ),
     );
+}
+
+function chaosOption(usage: string, { group, says, value }: Flag): Option {
+  const option = new Option(usage, says).helpGroup(`${GROUPS[group]}:`);
+  if (value === undefined) return option;
+  return option.argParser((text: string, earlier: unknown) => {
+    const parsed = value.parse(text, earlier);
+    if (parsed === undefined) throw new InvalidArgumentError(`It must be ${value.must}.`);
+    return parsed;
+  });
 }
 
 /** What to say about `word`, which is neither a command nor an option of `served`. */
