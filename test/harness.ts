@@ -65,6 +65,11 @@ export function fixture(name: string, ...args: string[]): string[] {
   return [process.execPath, file, ...args];
 }
 
+/** The command that runs the shipped chaos server with these flags. */
+export function chaos(...flags: string[]): string[] {
+  return [process.execPath, BIN, "chaos-server", ...flags];
+}
+
 /** Writes a config.yaml (as JSON, which YAML includes) whose providers carry the file's marker; returns its path. */
 export function writeConfig(dir: string, config: Json): string {
   const marked = (provider: Json): Json => ({

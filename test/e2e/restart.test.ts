@@ -17,14 +17,13 @@ import {
 const TOOL = (name: string): Json => ({ name, inputSchema: { type: "object" } });
 
 /** A puppet whose list of tools stands in a file. */
-function puppet(dir: string): { provider: Json; offer(...names: string[]): void; log: string } {
+function puppet(dir: string): { provider: Json; offer: (...names: string[]) => void } {
   const tools = join(dir, "tools");
-  const log = join(dir, "log");
   const offer = (...names: string[]): void =>
     writeFileSync(tools, JSON.stringify({ tools: names.map(TOOL) }));
   offer("say");
-  const env = { PUPPET_TOOLS: tools, PUPPET_LOG: log };
-  return { provider: { command: fixture("puppet"), env, protocol: "legacy" }, offer, log };
+  const env = { PUPPET_TOOLS: tools };
+  return { provider: { command: fixture("puppet"), env, protocol: "legacy" }, offer };
 }
 
 async function crash(hangar: { invoke: (...args: any[]) => Promise<Json> }): Promise<Json> {
