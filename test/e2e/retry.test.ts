@@ -134,7 +134,7 @@ describe("R6: an answer that is lost", () => {
       { retry: { tools: ["wr*"], budget: 0 } },
       1,
     ],
-  ])("%s", async (_, tool, rest, asked) => {
+  ])("is sent again as trust_annotations and retry say: %s", async (_, tool, rest, asked) => {
     const server = await losing("tools/call", 1);
     const hangar = await startWith(server, rest);
     const { structuredContent } = await hangar.invoke("p", tool);
