@@ -170,6 +170,27 @@ describe("the circuit breaker", () => {
     expect((await hangar.details("p")).circuit_breaker.failures).toBe(4);
   }, 20_000);
 
+  test("counts a crash or a failed start once, however many calls it takes with it", async () => {
+    const circuit_breaker = { min_calls: 3, failure_rate: 1 };
+    const hangar = await startStdio({
+      config: configOf({
+        crashes: { command: fixture("crash-mid-call"), circuit_breaker },
+        fails: { command: fixture("crash-on-start"), circuit_breaker, protocol: "legacy" },
+      }),
+    });
+    await hangar.callTool("registry_start", { provider: "crashes" });
+    const dying = Array.from({ length: 20 }, () => hangar.invoke("crashes", "crash"));
+    const waiting = Array.from({ length: 20 }, () => hangar.invoke("fails", "echo"));
+    const ends = await Promise.all([...dying, ...waiting]);
+    const codes = ends.map(({ structuredContent }) => structuredContent.code);
+    expect(codes.filter((code) => code === "provider_exited")).toHaveLength(20);
+    expect(codes.filter((code) => code === "start_failed")).toHaveLength(20);
+    for (const provider of ["crashes", "fails"]) {
+      const { circuit_breaker: breaker } = await hangar.details(provider);
+      expect(breaker).toMatchObject({ state: "closed", failures: 1 });
+    }
+  });
+
   test("closes by a manual start", async () => {
     const hangar = await startStdio({ config: configOf({ p: hanging({ ...QUICK, open_s: 60 }) }) });
     await codes(hangar, "p", "hang", 4);
