@@ -219,8 +219,9 @@ export const ERRORS = {
     jsonrpc: INTERNAL_ERROR,
     http: 503,
     retryable: true,
-    cause: "Hangar is shutting down.",
-    fix: "Call again when it is back.",
+    cause:
+      "Hangar is shutting down: it takes no new calls, or the time for those under way is over.",
+    fix: "Call again when it is back; where the error says `sent`, check first whether the call took effect.",
   },
   parse_error: {
     type: "ValidationError",
@@ -423,6 +424,7 @@ function errorData(error: HangarError): Record<string, unknown> {
   return {
     code: error.code,
     ...(error.retryAfterMs === undefined ? {} : { retryAfterMs: Math.ceil(error.retryAfterMs) }),
+    ...(error.sent ? { sent: true } : {}),
     ...error.details,
   };
 }

@@ -27,9 +27,6 @@ import { Room } from "./routing/limit.ts";
 import { RateLimit, rateLimited } from "./routing/rate-limit.ts";
 import type { Target } from "./target.ts";
 
-/** Time for calls under way to end when Hangar shuts down, in milliseconds. */
-const DRAIN_MS = 5_000;
-
 export interface HangarOptions {
   readonly config: Config;
   /** Folder for what outlives the process; without it everything is kept in memory. */
@@ -47,7 +44,7 @@ export interface Hangar {
   ): Front;
   /** Throws `port_in_use`. */
   serveHttp(options: { host: string; port: number; token: string }): Promise<HttpFront>;
-  /** Lets calls under way end, then stops every provider; nothing is left when it settles. */
+  /** Lets calls under way end within `shutdown_grace_s`, then stops every provider; nothing is left when it settles. */
   close(reason: string): Promise<void>;
 }
 
@@ -112,8 +109,11 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
     async close(reason) {
       tell({ type: "shutting_down", reason });
       loops.abort();
-      await Promise.all(fronts.map((opened) => opened.drain(DRAIN_MS)));
-      await Promise.all([...providers, ...perClient].map((one) => one.close()));
+      const runners = [...providers, ...perClient];
+      for (const one of runners) one.startNoMore();
+      const graceMs = config.shutdown_grace_s * 1000;
+      await Promise.all(fronts.map((opened) => opened.drain(graceMs)));
+      await Promise.all(runners.map((one) => one.close()));
       await looking.ended;
       await swept;
       guardian.close();

@@ -232,7 +232,8 @@ abstract class Hangar {
   async #stop(): Promise<void> {
     this.child.stdin?.end();
     if (this.child.pid === undefined) return;
-    for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    // A second SIGTERM waits for no call.
+    for (const signal of ["SIGTERM", "SIGTERM", "SIGKILL"] as const) {
       this.child.kill(signal);
       const ended = await Promise.race([
         this.exit.then(() => true),

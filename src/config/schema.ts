@@ -363,6 +363,9 @@ export const settingsSchema = z.strictObject({
     .max(256 * MIB)
     .default(16 * MIB)
     .describe("Largest single MCP message, in bytes, in either direction."),
+  shutdown_grace_s: seconds(0, 3600, 25).describe(
+    "How long, in seconds, calls under way may go on when Hangar is told to end; the rest is then cancelled.",
+  ),
 });
 
 const fileSchema = z
@@ -405,6 +408,7 @@ export interface Config {
   readonly max_calls: number;
   readonly rate_limit?: { readonly rps: number; readonly burst?: number | undefined } | undefined;
   readonly max_message_bytes: number;
+  readonly shutdown_grace_s: number;
 }
 
 interface JsonSchema {

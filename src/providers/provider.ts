@@ -371,9 +371,15 @@ export class Provider implements Target {
     await this.start("call");
   }
 
-  /** Stops it for good: later starts are refused. */
-  async close(): Promise<void> {
+  /** Gives up a start under way, whose calls are not sent yet, and refuses later ones; calls of a running one go on. */
+  startNoMore(): void {
     this.#closed = true;
+    this.#starting?.stop.abort(shuttingDown());
+  }
+
+  /** Stops it for good. */
+  async close(): Promise<void> {
+    this.startNoMore();
     await this.stop("Hangar shuts down");
     this.#subscriptions.endAll(shuttingDown());
   }

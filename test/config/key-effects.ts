@@ -140,4 +140,8 @@ export const KEY_EFFECTS: Readonly<Record<string, Proof>> = {
   "rate_limit.rps": RATE_LIMIT,
   "rate_limit.burst": RATE_LIMIT,
   max_message_bytes: effect("max_message_bytes refuses a larger message"),
+  shutdown_grace_s: {
+    file: "e2e/drain.test.ts",
+    title: "R13: shutdown_grace_s is how long it may go on, over %s (%s), then both sides are told",
+  },
 };
