@@ -1,4 +1,5 @@
 import { createHash, randomUUID } from "node:crypto";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import type { Config, ProviderConfig } from "./config/schema.ts";
@@ -20,14 +21,11 @@ import { ClientRuns } from "./providers/client-runs.ts";
 import { EraVerdicts } from "./providers/era-verdicts.ts";
 import { Provider } from "./providers/provider.ts";
 import { findProvider, type Registered, type Registry } from "./providers/registry.ts";
-import { deadline } from "./routing/deadline.ts";
-import { agreeingHeaders } from "./routing/param-headers.ts";
-import { listedOnly, offeredOnly } from "./routing/policy.ts";
-import { renewed } from "./routing/renew.ts";
+import { StartGate } from "./providers/start-gate.ts";
+import { behindInterceptors } from "./routing/interceptors.ts";
+import { Room } from "./routing/limit.ts";
+import { RateLimit, rateLimited } from "./routing/rate-limit.ts";
 import type { Target } from "./target.ts";
-
-/** Time for calls under way to end when Hangar shuts down, in milliseconds. */
-const DRAIN_MS = 5_000;
 
 export interface HangarOptions {
   readonly config: Config;
@@ -46,7 +44,7 @@ export interface Hangar {
   ): Front;
   /** Throws `port_in_use`. */
   serveHttp(options: { host: string; port: number; token: string }): Promise<HttpFront>;
-  /** Lets calls under way end, then stops every provider; nothing is left when it settles. */
+  /** Lets calls under way end within `shutdown_grace_s`, then stops every provider; nothing is left when it settles. */
   close(reason: string): Promise<void>;
 }
 
@@ -58,6 +56,13 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
   const unregister =
     instances === undefined ? undefined : registerInstance(instances, guardian.instance);
   const eras = new EraVerdicts(stateDir === undefined ? undefined : join(stateDir, "eras.json"));
+  const starts = new StartGate(availableParallelism());
+  const around = {
+    room: new Room(config.max_calls),
+    invokeTimeoutMs: INVOKE_TIMEOUT_S * 1000,
+    tell,
+  };
+  const limited = requestLimit(config, tell);
   const registry = new Map<string, Registered>();
   const faces = new Map<string, Target>();
   const perClient: ClientRuns[] = [];
@@ -65,13 +70,13 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
   for (const [name, entry] of config.providers) {
     if (!entry.enabled) continue;
     const driver = driverFor(name, entry, { guardian, config, tell });
-    const options = { name, config: entry, driver, eraKey: eraKey(entry), eras, tell };
-    let registered = behindInterceptors(new Provider(options), tell);
+    const options = { name, config: entry, driver, eraKey: eraKey(entry), eras, tell, starts };
+    let registered = behindInterceptors(new Provider(options), around);
     if (entry.scope === "session") {
       const runs = new ClientRuns({
         name,
         make: (ownCapabilities) =>
-          behindInterceptors(new Provider({ ...options, ownCapabilities }), tell),
+          behindInterceptors(new Provider({ ...options, ownCapabilities }), around),
         adopt: ({ provider }) => lookAfter([provider], loops.signal).end,
         tell,
       });
@@ -79,11 +84,11 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
       registered = { ...registered, target: runs.face("target"), relay: runs.face("relay") };
     }
     registry.set(name, registered);
-    faces.set(name, relayFace(registered.relay, entry.startup_timeout_s * 1000, tell));
+    faces.set(name, limited(relayFace(registered.relay, entry.startup_timeout_s * 1000, tell)));
   }
   const providers = [...registry.values()].map(({ provider }) => provider);
   const looking = lookAfter(providers, loops.signal);
-  faces.set("", ownFace(registryTools(registry, tell), tell));
+  faces.set("", limited(ownFace(registryTools(registry, tell), tell)));
   const front = { maxMessageBytes: config.max_message_bytes, tell };
   const fronts: Front[] = [];
 
@@ -104,8 +109,11 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
     async close(reason) {
       tell({ type: "shutting_down", reason });
       loops.abort();
-      await Promise.all(fronts.map((opened) => opened.drain(DRAIN_MS)));
-      await Promise.all([...providers, ...perClient].map((one) => one.close()));
+      const runners = [...providers, ...perClient];
+      for (const one of runners) one.startNoMore();
+      const graceMs = config.shutdown_grace_s * 1000;
+      await Promise.all(fronts.map((opened) => opened.drain(graceMs)));
+      await Promise.all(runners.map((one) => one.close()));
       await looking.ended;
       await swept;
       guardian.close();
@@ -114,19 +122,12 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
   };
 }
 
-/** From the outside in: what is hidden is refused first, and the deadline covers a start and a look for the tool. */
-function behindInterceptors(provider: Provider, tell: Tell): Registered {
-  const { config } = provider;
-  const timeoutMs = config.timeout_s * 1000;
-  const invokeMs = Math.min(timeoutMs, INVOKE_TIMEOUT_S * 1000);
-  const reached = config.mode === "remote" ? renewed(provider, tell) : provider;
-  const listed = listedOnly(reached, provider, tell);
-  const agreeing = agreeingHeaders(reached, provider, tell);
-  return {
-    provider,
-    target: offeredOnly(deadline(listed, invokeMs, timeoutMs), config.tools, tell),
-    relay: offeredOnly(deadline(agreeing, timeoutMs), config.tools, tell),
-  };
+/** What lets each principal make so many requests only, if the configuration says how many. */
+function requestLimit({ rate_limit }: Config, tell: Tell): (target: Target) => Target {
+  if (rate_limit === undefined) return (target) => target;
+  const { rps, burst = Math.max(1, Math.ceil(2 * rps)) } = rate_limit;
+  const limit = new RateLimit(rps, burst);
+  return (target) => rateLimited(target, limit, tell);
 }
 
 /** Starts the loops that check providers and stop the idle ones. */

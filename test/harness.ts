@@ -65,7 +65,7 @@ export function fixture(name: string, ...args: string[]): string[] {
   return [process.execPath, file, ...args];
 }
 
-/** The command that runs our chaos server with these flags. */
+/** The command that runs the shipped chaos server with these flags. */
 export function chaos(...flags: string[]): string[] {
   return [process.execPath, BIN, "chaos-server", ...flags];
 }
@@ -235,7 +235,8 @@ abstract class Hangar {
   async #stop(): Promise<void> {
     this.child.stdin?.end();
     if (this.child.pid === undefined) return;
-    for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    // A second SIGTERM waits for no call.
+    for (const signal of ["SIGTERM", "SIGTERM", "SIGKILL"] as const) {
       this.child.kill(signal);
       const ended = await Promise.race([
         this.exit.then(() => true),

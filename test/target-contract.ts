@@ -14,6 +14,7 @@ import { HangarError } from "../src/errors.ts";
 import type { HangarEvent } from "../src/observe/events.ts";
 import { EraVerdicts } from "../src/providers/era-verdicts.ts";
 import { Provider } from "../src/providers/provider.ts";
+import { StartGate } from "../src/providers/start-gate.ts";
 import type { Call, Outcome, Running, Target } from "../src/target.ts";
 import { scanMessage } from "../src/wire/envelope.ts";
 import { fixture, type Json, startedPids, tempDir, waitFor } from "./harness.ts";
@@ -70,6 +71,7 @@ function openProvider(
     eraKey: "p",
     eras: new EraVerdicts(undefined),
     tell,
+    starts: new StartGate(2),
   });
   guardians.push(guardian);
   const made = { provider, events, pids: () => startedPids(log) };

@@ -7,6 +7,7 @@ import { createServer, floodStderr } from "../chaos/server.ts";
 import { serveStdio } from "../chaos/stdio.ts";
 import { HangarError } from "../errors.ts";
 import { EXIT } from "./exit-code.ts";
+import { leaveSignals } from "./signal.ts";
 
 /** Runs an MCP server that misbehaves as `faults` say, for tests of whatever calls it. */
 export async function chaosServer(faults: Faults): Promise<number> {
@@ -18,6 +19,7 @@ export async function chaosServer(faults: Faults): Promise<number> {
     return faults.crashOnStart;
   }
   if (faults.ignoreTerm === true) process.on("SIGTERM", () => undefined);
+  await leaveSignals();
   const children = startChildren(faults);
   await floodStderr(faults.stderrBytes ?? 0);
   await sleep(faults.startMs ?? 0);

@@ -222,7 +222,8 @@ class RemoteRun implements Run {
       onResponseError: (_, error) => {
         if (error instanceof Redirect) return this.#redirected(exchange, error, redirects);
         if (answer?.broken() === true) return;
-        this.#failed(exchange, this.#networkFailure(error, exchange.sent));
+        const failure = this.#networkFailure(error, exchange.sent);
+        this.#failed(exchange, failure.with({ unanswered: exchange.sent && answer === undefined }));
       },
     });
   }
@@ -323,7 +324,10 @@ class RemoteRun implements Run {
     const why = `it answered HTTP ${status}: ${this.#hide(body.slice(0, 200))}`;
     this.#failed(
       exchange,
-      new HangarError("remote_failed", why, { details, retryAfterMs, sent: true }),
+      new HangarError("remote_failed", why, {
+        ...{ details, retryAfterMs, sent: true },
+        unanswered: status === 502 || status === 504,
+      }),
     );
   }
 

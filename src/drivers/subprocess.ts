@@ -60,26 +60,34 @@ export function subprocess(options: SubprocessOptions): Driver {
       });
       group.stdout.on("data", (chunk: Buffer) => lines.push(chunk));
       group.stdout.on("end", () => lines.end());
+      const writer = lineWriter(group);
       return {
         what: `pid ${group.pid}`,
-        send: lineWriter(group),
+        send: (parts) => writer.send(parts),
         exited: group.exited,
         tail: () => tail.lines(),
-        stop: (graceMs) => group.stop(graceMs),
+        stop(graceMs) {
+          // What was sent just before, that calls are cancelled, say, goes out before stdin ends.
+          writer.flush();
+          return group.stop(graceMs);
+        },
       } satisfies Run;
     },
   };
 }
 
 /** One write to the pipe for all messages of one turn of the event loop; large ones go by themselves, in pieces. */
-function lineWriter({ stdin }: ProcessGroup): (parts: readonly string[]) => boolean {
+function lineWriter({ stdin }: ProcessGroup): {
+  send(parts: readonly string[]): boolean;
+  flush(): void;
+} {
   let batch = "";
   function flush(): void {
     const text = batch;
     batch = "";
     if (text !== "") stdin.write(text);
   }
-  return (parts) => {
+  function send(parts: readonly string[]): boolean {
     if (stdin.writableLength + batch.length > MAX_UNREAD_BYTES) return false;
     if (!stdin.writable) return true; // it is going; its exit ends the call
     if (lengthOf(parts) < LARGE_CHARS) {
@@ -93,7 +101,8 @@ function lineWriter({ stdin }: ProcessGroup): (parts: readonly string[]) => bool
     stdin.write("\n");
     stdin.uncork();
     return true;
-  };
+  }
+  return { send, flush };
 }
 
 function childEnvironment(

@@ -446,10 +446,12 @@ async function run(registry: Registry, tool: string, args: Arguments): Promise<s
     case "registry_health":
       return health(registry);
   }
-  const { provider } = findProvider(registry, args.get("provider") as string);
+  const registered = findProvider(registry, args.get("provider") as string);
+  const { provider } = registered;
   switch (tool) {
     case "registry_start": {
       await provider.start("manual");
+      registered.gate.open();
       const tools = offeredTools(provider.tools, provider.config.tools).map(({ name }) => name);
       return JSON.stringify({ ...names(provider), state: provider.facts.state, tools });
     }
@@ -466,7 +468,7 @@ async function run(registry: Registry, tool: string, args: Arguments): Promise<s
       return withTools(head, tools);
     }
     case "registry_details":
-      return details(provider);
+      return details(registered);
     default:
       throw new HangarError("internal", `registry tool ${tool} has no code`);
   }
@@ -517,8 +519,9 @@ function healthStatus({ state, failures }: ProviderFacts): string {
   }
 }
 
-function details(provider: ProviderOf): string {
+function details({ provider, gate }: Registered): string {
   const facts = provider.facts;
+  const breaker = gate.breaker();
   const { calls, failedCalls, retryAt } = facts;
   const now = Date.now();
   const ago = (at: number | undefined): number | null =>
@@ -536,7 +539,18 @@ function details(provider: ProviderOf): string {
     alive: facts.running,
     is_alive: facts.running,
     run: facts.run,
+    restarts: facts.restarts,
     in_flight: facts.inFlight,
+    queued: gate.queued(),
+    retries: gate.retries(),
+    circuit_breaker: {
+      state: breaker.state,
+      forced: breaker.forced,
+      calls: breaker.calls,
+      failures: breaker.failures,
+      retry_after_s: breaker.retryAfterMs / 1000,
+    },
+    dead_because: facts.cause ?? null,
     health_status: healthStatus(facts),
     health: {
       consecutive_failures: facts.failures,

@@ -32,6 +32,25 @@ export type HangarEvent =
       readonly count: number;
     }
   | { readonly type: "provider_log"; readonly provider: string; readonly params: string }
+  | {
+      readonly type: "breaker_state";
+      readonly provider: string;
+      readonly state: "closed" | "open" | "half_open";
+      /** Calls it judged by, and how many of them failed. */
+      readonly calls: number;
+      readonly failures: number;
+      readonly retryAfterMs: number;
+    }
+  | {
+      readonly type: "call_retried";
+      readonly provider: string;
+      readonly method: string;
+      /** Number of the attempt that follows; the first call was 1. */
+      readonly attempt: number;
+      /** Code of the failure before. */
+      readonly why: string;
+      readonly waitMs: number;
+    }
   | { readonly type: "config_problem"; readonly problem: string }
   | { readonly type: "state_dir_unusable"; readonly folder: string; readonly error: string }
   /** No guardian stands by any more: should Hangar be killed, providers that ignore the end of stdin would stay. */

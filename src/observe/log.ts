@@ -16,6 +16,8 @@ const LEVELS: { readonly [T in HangarEvent["type"]]: (event: EventOf<T>) => LogL
   provider_stderr: () => "debug",
   provider_noise: (event) => (event.count === FIRST_NOISE ? "warn" : "debug"),
   provider_log: () => "debug",
+  breaker_state: (event) => (event.state === "open" ? "warn" : "info"),
+  call_retried: () => "info",
   config_problem: () => "warn",
   state_dir_unusable: () => "warn",
   guardian_lost: () => "warn",

@@ -653,7 +653,9 @@ export class Connection {
     this.#drained?.();
     this.#questions.clear();
     this.#listens = 0;
-    for (const { handler } of ended) this.#safely(() => handler.end(lost(exit, true)));
+    // One failure for all of them, for it is one.
+    const failure = lost(exit, true);
+    for (const { handler } of ended) this.#safely(() => handler.end(failure));
   }
 
   #safely(deliver: () => void): void {
@@ -712,6 +714,7 @@ function resultOf(method: string, { isError, text }: Reply): Members {
 function lost(exit: Exit, sent: boolean): HangarError {
   return new HangarError("provider_exited", `the provider ended with ${describeExit(exit)}`, {
     sent,
+    unanswered: sent,
     details: { exit_code: exit.code, signal: exit.signal },
   });
 }

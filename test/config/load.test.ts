@@ -115,6 +115,7 @@ describe("which file is read", () => {
       logging: { level: "info" },
       allowed_origins: [],
       max_message_bytes: 16_777_216,
+      shutdown_grace_s: 25,
     });
   });
 

@@ -447,6 +447,15 @@ describe("every flag does what it says", () => {
   });
 });
 
+test("a signal ends it as it ends any program, also while it starts", async () => {
+  const ends = [60, 120, 180, 240, 300, 360, 420].map((ms) =>
+    runCli(["chaos-server", "--ignore-eof"], {
+      started: (child) => setTimeout(() => child.kill("SIGTERM"), ms),
+    }),
+  );
+  for (const end of ends) expect(await end).toMatchObject({ code: null, signal: "SIGTERM" });
+});
+
 describe("what is wrong on the command line is said", () => {
   test.each([
     [["--hong", "ping"], "unknown option '--hong'"],

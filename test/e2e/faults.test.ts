@@ -72,7 +72,7 @@ describe("Hangar and a remote provider", () => {
 
   test.each([
     ["--http-eof", { code: "remote_failed", sent: true }],
-    ["--http-status 503 --http-retry-after 2", { code: "remote_failed", retryAfterMs: 2000 }],
+    ["--http-status 503 --http-retry-after 60", { code: "remote_failed", retryAfterMs: 60_000 }],
     ["--http-close", { code: "start_failed" }],
   ])("with %s: a call fails at once", async (flags, error) => {
     const hangar = await hangarBefore(...flags.split(" "));
