@@ -16,6 +16,7 @@ import { serveStdio } from "./front/stdio.ts";
 import { healthLoops } from "./loops/health.ts";
 import { idleLoop } from "./loops/idle.ts";
 import type { Tell } from "./observe/events.ts";
+import { createProviderLogs } from "./observe/provider-logs.ts";
 import { ClientRuns } from "./providers/client-runs.ts";
 import { EraVerdicts } from "./providers/era-verdicts.ts";
 import { Provider } from "./providers/provider.ts";
@@ -51,7 +52,16 @@ export interface Hangar {
 }
 
 /** The whole program: drivers, providers, interceptors, registry tools, loops, wired once. */
-export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar {
+export function createHangar({ config, stateDir, tell: told }: HangarOptions): Hangar {
+  const logs = createProviderLogs(
+    stateDir === undefined ? undefined : join(stateDir, "logs"),
+    config.logging,
+    told,
+  );
+  const tell: Tell = (event) => {
+    logs.take(event);
+    told(event);
+  };
   const guardian = createGuardian(randomUUID(), tell);
   const instances = stateDir === undefined ? undefined : join(stateDir, "instances");
   const swept = instances === undefined ? undefined : sweep(instances, tell);
@@ -64,7 +74,7 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
   const loops = new AbortController();
   for (const [name, entry] of config.providers) {
     if (!entry.enabled) continue;
-    const driver = driverFor(name, entry, { guardian, config, tell });
+    const driver = driverFor(entry, guardian, config.max_message_bytes);
     const options = { name, config: entry, driver, eraKey: eraKey(entry), eras, tell };
     let registered = behindInterceptors(new Provider(options), tell);
     if (entry.scope === "session") {
@@ -108,6 +118,7 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
       await Promise.all([...providers, ...perClient].map((one) => one.close()));
       await looking.ended;
       await swept;
+      await logs.close();
       guardian.close();
       unregister?.();
     },
@@ -140,18 +151,8 @@ function lookAfter(
   return { end: () => stop.abort(), ended };
 }
 
-interface Surroundings {
-  readonly guardian: Guardian;
-  readonly config: Config;
-  readonly tell: Tell;
-}
-
 /** The one place that maps a provider's mode to the driver that runs it. */
-function driverFor(
-  provider: string,
-  entry: ProviderConfig,
-  { guardian, config, tell }: Surroundings,
-): Driver {
+function driverFor(entry: ProviderConfig, guardian: Guardian, maxMessageBytes: number): Driver {
   const { unusable } = entry;
   if (unusable !== undefined) {
     return { start: () => Promise.reject(new HangarError("not_startable", unusable)) };
@@ -160,8 +161,7 @@ function driverFor(
     return remote({
       endpoint: entry.endpoint,
       headers: entry.headers,
-      maxMessageBytes: config.max_message_bytes,
-      trouble: (line) => tell({ type: "provider_stderr", provider, line }),
+      maxMessageBytes,
     });
   }
   return subprocess({
@@ -169,9 +169,8 @@ function driverFor(
     cwd: entry.cwd,
     env: entry.env,
     inherit_env: entry.inherit_env,
-    maxLineBytes: config.max_message_bytes,
+    maxLineBytes: maxMessageBytes,
     guardian,
-    stderr: (line) => tell({ type: "provider_stderr", provider, line }),
   });
 }
 

@@ -46,7 +46,10 @@ describe("redactor", () => {
     const key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END KEY-----";
     const redact = redactor({ PRIVATE_KEY: key });
     expect(redact(key)).not.toContain("MIIEvQIBADANBgkq");
-    const printed = key.split("\n").map(redact).join("\n");
+    const printed = key
+      .split("\n")
+      .map((line) => redact(line))
+      .join("\n");
     expect(printed).not.toContain("MIIEvQIBADANBgkq");
     expect(printed).not.toContain("hkiG9w0BAQEFAASC");
   });
