@@ -53,11 +53,12 @@ export interface Hangar {
 
 /** The whole program: drivers, providers, interceptors, registry tools, loops, wired once. */
 export function createHangar({ config, stateDir, tell: told }: HangarOptions): Hangar {
-  const logs = createProviderLogs(
-    stateDir === undefined ? undefined : join(stateDir, "logs"),
-    config.logging,
-    told,
-  );
+  const logs = createProviderLogs({
+    folder: stateDir === undefined ? undefined : join(stateDir, "logs"),
+    maxBytes: config.logging.provider_log_max_bytes,
+    files: config.logging.provider_log_files,
+    tell: told,
+  });
   const tell: Tell = (event) => {
     logs.take(event);
     told(event);

@@ -8,6 +8,8 @@ import { encodeLine, type LogLine } from "./log-line.ts";
 
 /** Lines that wait to be written; when there are more, the oldest go. */
 const MAX_QUEUED_BYTES = 1024 * 1024;
+/** What one write takes, so that a file with room for less is set aside in time. */
+const MAX_BATCH_BYTES = 256 * 1024;
 /** What is said within this time is written at once. */
 const GATHER_MS = 25;
 /** Wait before the next attempt when nothing can be written. */
@@ -143,33 +145,29 @@ export class LogFile {
     // After half a line, which a full disk left, begins another.
     const start = size === 0 || (await byteAt(file, size - 1)) === LINE_FEED ? "" : "\n";
     const lines = [...gap, ...this.#queue];
-    const batch = lines.slice(0, howMany(lines, this.#options.maxBytes - size - start.length));
+    const room = Math.min(MAX_BATCH_BYTES, this.#options.maxBytes - size - start.length);
+    const batch = lines.slice(0, howMany(lines, room));
     if (batch.length === 0 && size > 0) return false;
     if (batch.length === 0) batch.push(lines[0] as string); // it fits into no file
-    const data = Buffer.from(start + batch.join(""));
     this.#missing -= missing;
     const taken = this.#queue.splice(0, batch.length - gap.length);
     this.#queuedBytes -= bytesOf(taken);
     let written = 0;
     try {
-      while (written < data.length) written += (await file.write(data, written)).bytesWritten;
-    } catch (error) {
-      const whole = linesIn(data.subarray(start.length, written));
+      written = (await file.write(start + batch.join(""))).bytesWritten - start.length;
+    } finally {
+      const whole = howMany(batch, written);
+      const left = taken.slice(Math.max(0, whole - gap.length));
+      // What was dropped meanwhile came after them; one gap is enough.
+      if (this.#missing > 0) this.#missing += left.length;
+      else {
+        this.#queue.unshift(...left);
+        this.#queuedBytes += bytesOf(left);
+      }
       if (whole < gap.length) this.#missing += missing;
-      this.#putBack(taken.slice(Math.max(0, whole - gap.length)));
-      throw error;
-    }
-    return true;
-  }
-
-  #putBack(lines: readonly string[]): void {
-    // What has been dropped meanwhile stood behind them; one gap is enough.
-    if (this.#missing > 0) this.#missing += lines.length;
-    else {
-      this.#queue.unshift(...lines);
-      this.#queuedBytes += bytesOf(lines);
       this.#makeRoom();
     }
+    return true;
   }
 
   /** Makes room for another file in the place of `ino`, unless another Hangar has done so meanwhile. */
@@ -197,10 +195,6 @@ function howMany(lines: readonly string[], bytes: number): number {
   let left = bytes;
   const over = lines.findIndex((line) => (left -= Buffer.byteLength(line)) < 0);
   return over === -1 ? lines.length : over;
-}
-
-function linesIn(data: Buffer): number {
-  return data.reduce((lines, byte) => (byte === LINE_FEED ? lines + 1 : lines), 0);
 }
 
 async function byteAt(file: FileHandle, position: number): Promise<number | undefined> {

@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Config } from "../config/schema.ts";
 import type { HangarEvent, Tell } from "./events.ts";
-import { LogFile } from "./log-file.ts";
+import { LogFile, type LogFileOptions } from "./log-file.ts";
 import type { LogLine } from "./log-line.ts";
 
 /** Longest wait for the last lines to be written, when Hangar ends. */
@@ -14,13 +13,14 @@ export interface ProviderLogs {
   close(): Promise<void>;
 }
 
-/** Logs in `folder`, which is made when there is something to write; without one, nothing is written. */
-export function createProviderLogs(
-  folder: string | undefined,
-  { provider_log_max_bytes: maxBytes, provider_log_files: files }: Config["logging"],
-  tell: Tell,
-): ProviderLogs {
-  if (folder === undefined || files === 0) return { take: () => {}, close: async () => {} };
+/** Logs in `folder`, which is made when there is something to write; without one, or with 0 files, nothing is written. */
+export function createProviderLogs({
+  folder,
+  ...options
+}: Pick<LogFileOptions, "maxBytes" | "files" | "tell"> & {
+  readonly folder: string | undefined;
+}): ProviderLogs {
+  if (folder === undefined || options.files === 0) return { take: () => {}, close: async () => {} };
   const logs = new Map<string, LogFile>();
   let last: Promise<void> = Promise.resolve();
   // One at a time, so that a disk that hangs holds one thread of the pool and no more.
@@ -32,7 +32,7 @@ export function createProviderLogs(
       const { provider, ...rest } = line;
       let log = logs.get(provider);
       if (log === undefined) {
-        log = new LogFile({ folder, provider, maxBytes, files, tell, inTurn });
+        log = new LogFile({ ...options, folder, provider, inTurn });
         logs.set(provider, log);
       }
       log.add(rest);

@@ -54,6 +54,15 @@ describe("redactor", () => {
     expect(printed).not.toContain("hkiG9w0BAQEFAASC");
   });
 
+  it("takes an end that a secret may begin with, where text was cut", () => {
+    const redact = redactor({ TOKEN: "abcdefgh" });
+    expect(redact("it is abcdefg", true)).toBe("it is ");
+    expect(redact("it is abcd", true)).toBe("it is ");
+    expect(redact("it is abcd")).toBe("it is abcd");
+    expect(redact("it is abc", true)).toBe("it is abc");
+    expect(redact("abcdefgh is what it is", true)).toBe("[redacted] is what it is");
+  });
+
   it("leaves no secret in any text, and everything else as it was", () => {
     // Capitals only: no secret is part of what it is replaced by.
     const secret = fc.string({ unit: fc.constantFrom("A", "B", "C"), minLength: 4, maxLength: 8 });
