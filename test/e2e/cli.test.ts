@@ -687,7 +687,7 @@ describe("the state directory", () => {
     expect((await one.close()).code).toBe(0);
     expect((await other.invoke("p", "echo", { n: 2 })).structuredContent).toEqual({ n: 2 });
     expect((await other.close()).code).toBe(0);
-    expect(readdirSync(stateDir)).toEqual(["eras.json", "instances"]);
+    expect(readdirSync(stateDir)).toEqual(["eras.json", "instances", "logs"]);
     expect(readdirSync(join(stateDir, "instances"))).toEqual([]);
     const eras = JSON.parse(readFileSync(join(stateDir, "eras.json"), "utf8"));
     expect(Object.values(eras)).toEqual([expect.objectContaining({ era: "legacy" })]);
