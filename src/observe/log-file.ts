@@ -126,14 +126,15 @@ export class LogFile {
 
   async #open(): Promise<FileHandle> {
     const { folder } = this.#options;
+    const append = (): Promise<FileHandle> => open(this.#file, "a+", 0o600);
     try {
-      return await open(this.#file, "a+", 0o600);
+      return await append();
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
       for (const missing of [dirname(folder), folder]) {
         await mkdir(missing, { mode: 0o700 }).catch(() => {}); // what went wrong, open says
       }
-      return open(this.#file, "a+", 0o600);
+      return append();
     }
   }
 
