@@ -112,7 +112,7 @@ describe("which file is read", () => {
           },
         ],
       ]),
-      logging: { level: "info" },
+      logging: { level: "info", provider_log_max_bytes: 10_485_760, provider_log_files: 3 },
       allowed_origins: [],
       max_message_bytes: 16_777_216,
       shutdown_grace_s: 25,
