@@ -72,13 +72,14 @@ ${cause}
 # Troubleshooting
 
 Every error of Hangar's own carries a stable code: \`error.data.code\` in a JSON-RPC error, and \`code\` in the error
-object that a \`registry_*\` tool returns. The message beside it has the particulars: exit code, last lines of stderr, the line of
+object that a \`registry_*\` tool returns. The message beside it has the particulars: exit code, last lines of output, the line of
 the configuration file.
 
-Three commands answer most questions:
+Four commands answer most questions:
 
 - \`mcp-hangar config check\` shows every problem of the configuration.
 - \`mcp-hangar tools <provider>\` starts one provider by itself and lists its tools, or says why it does not start.
+- \`mcp-hangar logs <provider>\` shows what a provider printed, and when it started and ended.
 - \`mcp-hangar serve --log-level debug\` logs, on stderr, every start and exit, and what the providers print.
 
 An error with any other code, or without one, comes from the provider and is passed through as it came.

@@ -524,11 +524,15 @@ export async function runCli(
     env?: Record<string, string>;
     cwd?: string;
     stdin?: string;
+    /** What runs instead, with all its arguments. */
+    program?: string;
     /** Gets the process as soon as there is one, to signal it, say. */
     started?: (child: ChildProcess) => void;
   } = {},
 ): Promise<CliResult> {
-  const child = spawn(process.execPath, [BIN, ...args], {
+  const { program } = options;
+  const command = program === undefined ? [BIN, ...args] : args;
+  const child = spawn(program ?? process.execPath, command, {
     cwd: options.cwd ?? tempDir(),
     env: environmentOf({ MCP_HANGAR_STATE_DIR: tempDir(), ...options.env }),
     stdio: "pipe",

@@ -79,6 +79,23 @@ function buildProgram(done: (exitCode: number) => void): Command {
       done(await tools(provider, all(options)));
     });
 
+  command(
+    program,
+    "logs <provider>",
+    "print what a provider printed, and when it started and ended",
+  )
+    .option("-f, --follow", "wait for more, until interrupted")
+    .addOption(
+      new Option("-n, --lines <number>", "how many of the lines there are; the last ones")
+        .argParser(wholeNumber)
+        .default(DEFAULT_LINES),
+    )
+    .addOption(json())
+    .action(async (provider, options) => {
+      const { logs } = await import("./logs.ts");
+      done(await logs(provider, all(options)));
+    });
+
   const config = program.command("config").description("look at the configuration").exitOverride();
   command(config, "check", "say what is wrong with the configuration file")
     .addOption(json())
@@ -142,6 +159,14 @@ function portNumber(text: string): number {
   const port = parsePort(text);
   if (port !== undefined) return port;
   throw new InvalidArgumentError("It must be a whole number from 0 to 65535.");
+}
+
+/** Lines that `logs` prints unless told. */
+const DEFAULT_LINES = 100;
+
+function wholeNumber(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError("It must be a whole number, 0 or greater.");
 }
 
 /** As for `timeout_s`; what timers cannot hold would end at once. */

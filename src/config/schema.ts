@@ -326,6 +326,22 @@ export const settingsSchema = z.strictObject({
       file: filledText
         .optional()
         .describe("File the log is appended to, instead of stderr; missing folders are created."),
+      provider_log_max_bytes: z
+        .int()
+        .min(128 * KIB)
+        .max(1024 * MIB)
+        .default(10 * MIB)
+        .describe(
+          "Size, in bytes, that one file of a provider's own log may have; then it is set aside and another begun.",
+        ),
+      provider_log_files: z
+        .int()
+        .min(0)
+        .max(100)
+        .default(3)
+        .describe(
+          "Files kept of each provider's own log (what it prints, and its starts and ends), the newest included; `0` keeps none.",
+        ),
     })
     .prefault({})
     .describe("The log."),
