@@ -2,7 +2,7 @@ import { Buffer } from "node:buffer";
 import type { OutputStream } from "../observe/events.ts";
 
 /** One line of output, in characters; what is longer is cut. */
-export const MAX_LINE_CHARS = 16 * 1024;
+const MAX_LINE_CHARS = 16 * 1024;
 const MAX_LINES = 50;
 const MAX_TAIL_LINE_CHARS = 1000;
 
