@@ -61,7 +61,7 @@ export const ERRORS = {
     retryable: true,
     cause:
       "The provider did not come up: it exited, answered the handshake with an error, or answered garbage.",
-    fix: "Read the exit code and the last stderr lines in the message, run the command by hand, then call registry_start.",
+    fix: "Read the exit code and the last lines of output in the message, run the command by hand, then call registry_start.",
   },
   not_startable: {
     type: "ProviderStartError",
@@ -94,7 +94,7 @@ export const ERRORS = {
     http: 503,
     retryable: false,
     cause:
-      "The provider failed in a way that retrying does not mend, such as a command that does not exist.",
+      "The provider failed in a way that retrying does not mend, such as a command that does not exist, or it crashed `restart.limit` times within `restart.window_s`.",
     fix: "Mend what the message names, then call registry_start.",
   },
   provider_stopped: {
@@ -112,7 +112,7 @@ export const ERRORS = {
     retryable: false,
     cause:
       "The provider's process ended while the call was running, so the call may or may not have taken effect.",
-    fix: "Check whether the call took effect before you repeat it; registry_details shows the last exit and stderr lines.",
+    fix: "Check whether the call took effect before you repeat it; registry_details shows the last exit and lines of output, `mcp-hangar logs` more of them.",
   },
   remote_unreachable: {
     type: "ProviderNotReadyError",
@@ -169,8 +169,17 @@ export const ERRORS = {
     http: 503,
     retryable: true,
     cause:
-      "There is no room for one more: the provider reads more slowly than it is called, or a limit on clients, sessions or calls is reached.",
-    fix: "Call again after `retryAfterMs`; make fewer calls at once.",
+      "There is no room for one more: the provider reads more slowly than it is called, or a limit on clients, sessions or calls is reached (`max_concurrency` and `max_queue` of the provider, `max_calls`, `rate_limit`).",
+    fix: "Call again after `retryAfterMs`; make fewer calls at once, or raise the limit that the message names.",
+  },
+  circuit_open: {
+    type: "ProviderDegradedError",
+    jsonrpc: INTERNAL_ERROR,
+    http: 503,
+    retryable: true,
+    cause:
+      "The provider's circuit breaker is open: too many of its last calls failed, so none is sent to it for a while, or few to try it out.",
+    fix: "Call again after `retryAfterMs`; registry_details shows what failed, and registry_start closes the breaker at once.",
   },
   tool_failed: {
     type: "ToolInvocationError",
@@ -362,6 +371,8 @@ interface ErrorOptions {
   readonly retryAfterMs?: number | undefined;
   /** Whether the request had gone to the provider, so that it may have taken effect. Default false. */
   readonly sent?: boolean;
+  /** Of a request that had gone: not a byte of an answer has come, nor will it. Default false. */
+  readonly unanswered?: boolean;
   readonly cause?: unknown;
 }
 
@@ -372,6 +383,7 @@ export class HangarError extends Error {
   readonly details: Record<string, unknown>;
   readonly retryAfterMs: number | undefined;
   readonly sent: boolean;
+  readonly unanswered: boolean;
 
   constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -380,17 +392,23 @@ export class HangarError extends Error {
     this.details = options.details ?? {};
     this.retryAfterMs = options.retryAfterMs;
     this.sent = options.sent ?? false;
+    this.unanswered = options.unanswered ?? false;
+  }
+
+  /** The same failure with more to say about it. */
+  with(more: ErrorOptions): HangarError {
+    const { message, retryAfterMs, sent, unanswered, cause } = this;
+    const details = { ...this.details, ...more.details };
+    return new HangarError(this.code, message, {
+      ...{ retryAfterMs, sent, unanswered, cause },
+      ...more,
+      details,
+    });
   }
 
   /** The same failure, of a request that had gone to the provider. */
   whenSent(): HangarError {
-    const { message, details, retryAfterMs, cause } = this;
-    return new HangarError(this.code, message, {
-      details,
-      retryAfterMs,
-      sent: true,
-      cause,
-    });
+    return this.with({ sent: true });
   }
 }
 

@@ -1,4 +1,5 @@
 import { createHash, randomUUID } from "node:crypto";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import type { Config, ProviderConfig } from "./config/schema.ts";
@@ -16,14 +17,15 @@ import { serveStdio } from "./front/stdio.ts";
 import { healthLoops } from "./loops/health.ts";
 import { idleLoop } from "./loops/idle.ts";
 import type { Tell } from "./observe/events.ts";
+import { createProviderLogs } from "./observe/provider-logs.ts";
 import { ClientRuns } from "./providers/client-runs.ts";
 import { EraVerdicts } from "./providers/era-verdicts.ts";
 import { Provider } from "./providers/provider.ts";
 import { findProvider, type Registered, type Registry } from "./providers/registry.ts";
-import { deadline } from "./routing/deadline.ts";
-import { agreeingHeaders } from "./routing/param-headers.ts";
-import { listedOnly, offeredOnly } from "./routing/policy.ts";
-import { renewed } from "./routing/renew.ts";
+import { StartGate } from "./providers/start-gate.ts";
+import { behindInterceptors } from "./routing/interceptors.ts";
+import { Room } from "./routing/limit.ts";
+import { RateLimit, rateLimited } from "./routing/rate-limit.ts";
 import type { Target } from "./target.ts";
 
 export interface HangarOptions {
@@ -48,27 +50,44 @@ export interface Hangar {
 }
 
 /** The whole program: drivers, providers, interceptors, registry tools, loops, wired once. */
-export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar {
+export function createHangar({ config, stateDir, tell: told }: HangarOptions): Hangar {
+  const logs = createProviderLogs({
+    folder: stateDir === undefined ? undefined : join(stateDir, "logs"),
+    maxBytes: config.logging.provider_log_max_bytes,
+    files: config.logging.provider_log_files,
+    tell: told,
+  });
+  const tell: Tell = (event) => {
+    logs.take(event);
+    told(event);
+  };
   const guardian = createGuardian(randomUUID(), tell);
   const instances = stateDir === undefined ? undefined : join(stateDir, "instances");
   const swept = instances === undefined ? undefined : sweep(instances, tell);
   const unregister =
     instances === undefined ? undefined : registerInstance(instances, guardian.instance);
   const eras = new EraVerdicts(stateDir === undefined ? undefined : join(stateDir, "eras.json"));
+  const starts = new StartGate(availableParallelism());
+  const around = {
+    room: new Room(config.max_calls),
+    invokeTimeoutMs: INVOKE_TIMEOUT_S * 1000,
+    tell,
+  };
+  const limited = requestLimit(config, tell);
   const registry = new Map<string, Registered>();
   const faces = new Map<string, Target>();
   const perClient: ClientRuns[] = [];
   const loops = new AbortController();
   for (const [name, entry] of config.providers) {
     if (!entry.enabled) continue;
-    const driver = driverFor(name, entry, { guardian, config, tell });
-    const options = { name, config: entry, driver, eraKey: eraKey(entry), eras, tell };
-    let registered = behindInterceptors(new Provider(options), tell);
+    const driver = driverFor(entry, guardian, config.max_message_bytes);
+    const options = { name, config: entry, driver, eraKey: eraKey(entry), eras, tell, starts };
+    let registered = behindInterceptors(new Provider(options), around);
     if (entry.scope === "session") {
       const runs = new ClientRuns({
         name,
         make: (ownCapabilities) =>
-          behindInterceptors(new Provider({ ...options, ownCapabilities }), tell),
+          behindInterceptors(new Provider({ ...options, ownCapabilities }), around),
         adopt: ({ provider }) => lookAfter([provider], loops.signal).end,
         tell,
       });
@@ -76,11 +95,11 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
       registered = { ...registered, target: runs.face("target"), relay: runs.face("relay") };
     }
     registry.set(name, registered);
-    faces.set(name, relayFace(registered.relay, entry.startup_timeout_s * 1000, tell));
+    faces.set(name, limited(relayFace(registered.relay, entry.startup_timeout_s * 1000, tell)));
   }
   const providers = [...registry.values()].map(({ provider }) => provider);
   const looking = lookAfter(providers, loops.signal);
-  faces.set("", ownFace(registryTools(registry, tell), tell));
+  faces.set("", limited(ownFace(registryTools(registry, tell), tell)));
   const front = { maxMessageBytes: config.max_message_bytes, tell };
   const fronts: Front[] = [];
 
@@ -108,25 +127,19 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
       await Promise.all(runners.map((one) => one.close()));
       await looking.ended;
       await swept;
+      await logs.close();
       guardian.close();
       unregister?.();
     },
   };
 }
 
-/** From the outside in: what is hidden is refused first, and the deadline covers a start and a look for the tool. */
-function behindInterceptors(provider: Provider, tell: Tell): Registered {
-  const { config } = provider;
-  const timeoutMs = config.timeout_s * 1000;
-  const invokeMs = Math.min(timeoutMs, INVOKE_TIMEOUT_S * 1000);
-  const reached = config.mode === "remote" ? renewed(provider, tell) : provider;
-  const listed = listedOnly(reached, provider, tell);
-  const agreeing = agreeingHeaders(reached, provider, tell);
-  return {
-    provider,
-    target: offeredOnly(deadline(listed, invokeMs, timeoutMs), config.tools, tell),
-    relay: offeredOnly(deadline(agreeing, timeoutMs), config.tools, tell),
-  };
+/** What lets each principal make so many requests only, if the configuration says how many. */
+function requestLimit({ rate_limit }: Config, tell: Tell): (target: Target) => Target {
+  if (rate_limit === undefined) return (target) => target;
+  const { rps, burst = Math.max(1, Math.ceil(2 * rps)) } = rate_limit;
+  const limit = new RateLimit(rps, burst);
+  return (target) => rateLimited(target, limit, tell);
 }
 
 /** Starts the loops that check providers and stop the idle ones. */
@@ -140,18 +153,8 @@ function lookAfter(
   return { end: () => stop.abort(), ended };
 }
 
-interface Surroundings {
-  readonly guardian: Guardian;
-  readonly config: Config;
-  readonly tell: Tell;
-}
-
 /** The one place that maps a provider's mode to the driver that runs it. */
-function driverFor(
-  provider: string,
-  entry: ProviderConfig,
-  { guardian, config, tell }: Surroundings,
-): Driver {
+function driverFor(entry: ProviderConfig, guardian: Guardian, maxMessageBytes: number): Driver {
   const { unusable } = entry;
   if (unusable !== undefined) {
     return { start: () => Promise.reject(new HangarError("not_startable", unusable)) };
@@ -160,8 +163,7 @@ function driverFor(
     return remote({
       endpoint: entry.endpoint,
       headers: entry.headers,
-      maxMessageBytes: config.max_message_bytes,
-      trouble: (line) => tell({ type: "provider_stderr", provider, line }),
+      maxMessageBytes,
     });
   }
   return subprocess({
@@ -169,9 +171,8 @@ function driverFor(
     cwd: entry.cwd,
     env: entry.env,
     inherit_env: entry.inherit_env,
-    maxLineBytes: config.max_message_bytes,
+    maxLineBytes: maxMessageBytes,
     guardian,
-    stderr: (line) => tell({ type: "provider_stderr", provider, line }),
   });
 }
 

@@ -63,16 +63,24 @@ function namesIn(help: string, section: string): string[] {
 
 test("the program has these commands and options", async () => {
   const surface: Record<string, string> = {};
-  for (const command of ["serve", "call", "tools", "config check", "config schema"]) {
+  for (const command of ["serve", "call", "tools", "logs", "config check", "config schema"]) {
     const options = namesIn(await helpOf(...command.split(" ")), "Options");
     surface[command] = options.filter((name) => name !== "--help").join(" ");
   }
-  expect(namesIn(await helpOf(), "Commands")).toEqual(["serve", "call", "tools", "config"]);
+  expect(namesIn(await helpOf(), "Commands")).toEqual([
+    "serve",
+    "call",
+    "tools",
+    "logs",
+    "config",
+    "chaos-server",
+  ]);
   expect(namesIn(await helpOf("config"), "Commands")).toEqual(["check", "schema"]);
   expect(surface).toEqual({
     serve: "--config --state-dir --log-level --http --host --provider --port",
     call: "--config --state-dir --log-level --json --timeout",
     tools: "--config --state-dir --log-level --json",
+    logs: "--config --state-dir --log-level --follow --lines --json",
     "config check": "--config --state-dir --log-level --json",
     "config schema": "--config --state-dir --log-level --json",
   });

@@ -14,6 +14,7 @@ import { HangarError } from "../src/errors.ts";
 import type { HangarEvent } from "../src/observe/events.ts";
 import { EraVerdicts } from "../src/providers/era-verdicts.ts";
 import { Provider } from "../src/providers/provider.ts";
+import { StartGate } from "../src/providers/start-gate.ts";
 import type { Call, Outcome, Running, Target } from "../src/target.ts";
 import { scanMessage } from "../src/wire/envelope.ts";
 import { fixture, type Json, startedPids, tempDir, waitFor } from "./harness.ts";
@@ -61,7 +62,6 @@ function openProvider(
     inherit_env: [...inherit_env, "HANGAR_TEST"],
     maxLineBytes: 16 * MIB,
     guardian,
-    stderr: () => {},
   });
   const provider = new Provider({
     name: "p",
@@ -70,6 +70,7 @@ function openProvider(
     eraKey: "p",
     eras: new EraVerdicts(undefined),
     tell,
+    starts: new StartGate(2),
   });
   guardians.push(guardian);
   const made = { provider, events, pids: () => startedPids(log) };

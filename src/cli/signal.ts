@@ -1,8 +1,11 @@
+import { setImmediate as turn } from "node:timers/promises";
 import { EXIT } from "./exit-code.ts";
+
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 const first = Promise.withResolvers<string>();
 let listening = false;
-let asked = false;
+let asked: NodeJS.Signals | undefined;
 let secondExitCode: number = EXIT.interrupted;
 
 /**
@@ -13,13 +16,21 @@ let secondExitCode: number = EXIT.interrupted;
 export function heedSignals(): void {
   if (listening) return;
   listening = true;
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.on(signal, () => {
-      if (asked) process.exit(secondExitCode);
-      asked = true;
-      first.resolve(signal);
-    });
-  }
+  for (const signal of SIGNALS) process.on(signal, heed);
+}
+
+function heed(signal: NodeJS.Signals): void {
+  if (asked !== undefined) process.exit(secondExitCode);
+  asked = signal;
+  first.resolve(signal);
+}
+
+/** For a command that ends as a signal ends any program; by the one, too, that has come already. */
+export async function leaveSignals(): Promise<void> {
+  // One that came while modules were loaded is told of in the next turn only.
+  await turn();
+  for (const signal of SIGNALS) process.off(signal, heed);
+  if (asked !== undefined) process.kill(process.pid, asked);
 }
 
 /** Settles with the first signal; the exit code at a second one is `exitCode`. */

@@ -12,6 +12,7 @@ import {
   clientServerSchema,
   isReservedName,
   modeSchema,
+  NO_RESTART_LIMIT,
   PROVIDER_ID,
   providerSchema,
   remoteSchema,
@@ -73,7 +74,7 @@ export function loadConfig({ path, env, cwd, builtin }: LoadOptions): LoadedConf
   return {
     config: {
       providers: new Map([["math", { ...math, cwd: resolvePath(cwd, math.cwd, home) }]]),
-      ...settingsSchema.parse({}),
+      ...withRateLimit(settingsSchema.parse({}), env),
     },
     file: undefined,
     problems: [],
@@ -106,6 +107,8 @@ interface Expanded {
   readonly unset: readonly Unreplaced[];
   readonly malformed: readonly Unreplaced[];
 }
+
+const RATE_LIMIT_VARIABLES = ["MCP_RATE_LIMIT_RPS", "MCP_RATE_LIMIT_BURST"] as const;
 
 function readConfig(text: string, { file, shown, env, home }: Source): LoadedConfig {
   const document = readDocument(text);
@@ -223,7 +226,11 @@ function readConfig(text: string, { file, shown, env, home }: Source): LoadedCon
         ? { ...providerDefaults(), mode, cwd: folder, ...reasons(expanded.unset) }
         : undefined;
     }
-    const all = { ...providerDefaults(), ...entry };
+    const all = {
+      ...providerDefaults(),
+      ...(mode === "remote" ? { restart: NO_RESTART_LIMIT } : {}),
+      ...entry,
+    };
     return {
       ...all,
       cwd: resolvePath(folder, all.cwd, home),
@@ -261,7 +268,7 @@ function readConfig(text: string, { file, shown, env, home }: Source): LoadedCon
       ...providerDefaults(),
       mode: url === undefined ? "subprocess" : "remote",
       command: command === undefined ? [] : [command, ...args],
-      ...(url === undefined ? {} : { endpoint: url }),
+      ...(url === undefined ? {} : { endpoint: url, restart: NO_RESTART_LIMIT }),
       headers: entry.headers,
       env: entry.env,
       cwd: resolvePath(folder, entry.cwd, home),
@@ -337,9 +344,11 @@ function readConfig(text: string, { file, shown, env, home }: Source): LoadedCon
     const expanded = expandTree(pick(value, known), [], env);
     for (const one of [...expanded.unset, ...expanded.malformed]) refuse(one);
     const settings = check(settingsSchema, [], given, expanded);
-    if (settings?.logging.file === undefined) return settings;
+    if (settings === undefined) return undefined;
+    const limited = withRateLimit(settings, env);
+    if (settings.logging.file === undefined) return limited;
     const logFile = resolvePath(folder, settings.logging.file, home);
-    return { ...settings, logging: { ...settings.logging, file: logFile } };
+    return { ...limited, logging: { ...settings.logging, file: logFile } };
   }
 
   const top = document.value;
@@ -377,6 +386,21 @@ function inOrder(problems: readonly Problem[]): Problem[] {
 /** What every key of a provider is when the file does not say; `command` is empty. */
 function providerDefaults(): ProviderConfig {
   return { ...providerSchema.parse({ command: ["-"] }), command: [], headers: {} };
+}
+
+type Settings = z.output<typeof settingsSchema>;
+
+/** `settings` with what the environment says about the rate limit, should the file say nothing. Throws `config_invalid`. */
+function withRateLimit(settings: Settings, env: Source["env"]): Settings {
+  const [rps, burst] = RATE_LIMIT_VARIABLES.map((name) => {
+    const given = env[name];
+    return given === undefined || given === "" ? undefined : Number(given);
+  });
+  if (settings.rate_limit !== undefined || rps === undefined) return settings;
+  const { success, data } = settingsSchema.shape.rate_limit.safeParse({ rps, burst });
+  if (success) return { ...settings, rate_limit: data };
+  const why = `${RATE_LIMIT_VARIABLES.join(" and ")} must be numbers above 0, the second a whole one; found ${RATE_LIMIT_VARIABLES.map((name) => env[name] ?? "nothing").join(" and ")}`;
+  throw new HangarError("config_invalid", why);
 }
 
 function isMap(value: unknown): value is Fields {

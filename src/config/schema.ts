@@ -66,8 +66,91 @@ const common = {
     "Longest wait, in seconds, from the start of the program to its answer to the MCP handshake.",
   ),
   timeout_s: seconds(0.1, 3600, 60).describe(
-    "Longest wait for the answer to a call, in seconds, unless the call says otherwise.",
+    "Longest wait for the answer to a call, in seconds, unless the call says otherwise; each progress notification starts it anew.",
   ),
+  max_timeout_s: seconds(0.1, 86_400, 3600).describe(
+    "Longest time any call may take, in seconds, whatever its progress and whatever the caller asks for.",
+  ),
+  tool_timeouts_s: z
+    .record(filledText, z.number().min(0.1).max(86_400))
+    .default({})
+    .describe(
+      "`timeout_s` for some tools: a glob over tool names, and seconds; the first that matches counts.",
+    ),
+  max_concurrency: z
+    .int()
+    .min(1)
+    .max(100_000)
+    .default(256)
+    .describe("Calls that the provider works on at once; further ones wait."),
+  max_queue: z
+    .int()
+    .min(0)
+    .max(100_000)
+    .default(1024)
+    .describe("Calls that wait for their turn; more are refused as `overloaded`."),
+  circuit_breaker: z
+    .strictObject({
+      failure_rate: z
+        .number()
+        .gt(0)
+        .max(1)
+        .default(0.5)
+        .describe(
+          "Share of the last calls (100 at most, of the last minute) that must have failed.",
+        ),
+      slow_call_s: seconds(0, 86_400, 0).describe(
+        "A call that took longer counts as failed, in seconds; `0` means never.",
+      ),
+      min_calls: z
+        .int()
+        .min(1)
+        .max(100)
+        .default(10)
+        .describe("With fewer calls to judge by, the breaker stays closed."),
+      open_s: seconds(0.1, 3600, 30).describe(
+        "How long no call is let through, in seconds; doubles, up to ten times this, while trials fail.",
+      ),
+      half_open_calls: z
+        .int()
+        .min(1)
+        .max(100)
+        .default(3)
+        .describe("Calls let through to try the provider out; the others are refused meanwhile."),
+      force: z
+        .enum(["open", "closed"])
+        .optional()
+        .describe(
+          "`open` refuses every call, `closed` refuses none; left out, the figures decide.",
+        ),
+    })
+    .prefault({})
+    .describe(
+      "Calls are refused for a while when too many have failed: timeouts, exits, failed starts, network errors. What the provider answers, errors included, is no failure.",
+    ),
+  trust_annotations: z
+    .boolean()
+    .default(false)
+    .describe(
+      "`true`: calls of tools that the provider marks as read-only or idempotent are sent again when their answer was lost.",
+    ),
+  retry: z
+    .strictObject({
+      tools: z
+        .array(filledText)
+        .default([])
+        .describe("Globs; calls of tools that match are sent again when their answer was lost."),
+      budget: z
+        .number()
+        .min(0)
+        .max(1)
+        .default(0.2)
+        .describe(
+          "Share of the calls under way that may be repetitions; three may in any case, unless it is `0`.",
+        ),
+    })
+    .prefault({})
+    .describe("What is sent again when its answer was lost."),
   protocol: z
     .enum(["auto", "legacy", "modern"])
     .default("auto")
@@ -97,6 +180,9 @@ const common = {
     ),
 };
 
+/** What never crashes, such as a server elsewhere, is tried again for ever. */
+export const NO_RESTART_LIMIT = { limit: Infinity, window_s: 0, healthy_s: 0 };
+
 export const providerSchema = z
   .strictObject({
     mode: z.literal("subprocess").default("subprocess").describe("How the provider is run."),
@@ -120,6 +206,23 @@ export const providerSchema = z
       .default(".")
       .describe(
         "Folder the program runs in; relative paths start at the configuration file's folder.",
+      ),
+    restart: z
+      .strictObject({
+        limit: z
+          .int()
+          .min(1)
+          .max(100)
+          .default(5)
+          .describe("So many crashes or failed starts within `window_s` make the provider `dead`."),
+        window_s: seconds(1, DAY_S, 60).describe("The time in which they are counted, in seconds."),
+        healthy_s: seconds(0, DAY_S, 300).describe(
+          "A provider that was ready for so many seconds is forgiven its earlier crashes.",
+        ),
+      })
+      .prefault({})
+      .describe(
+        "When a provider that crashes is given up. Before that, it is started again after a wait that grows from at most 0.5 s to 60 s.",
       ),
     ...common,
   })
@@ -223,6 +326,22 @@ export const settingsSchema = z.strictObject({
       file: filledText
         .optional()
         .describe("File the log is appended to, instead of stderr; missing folders are created."),
+      provider_log_max_bytes: z
+        .int()
+        .min(128 * KIB)
+        .max(1024 * MIB)
+        .default(10 * MIB)
+        .describe(
+          "Size, in bytes, that one file of a provider's own log may have; then it is set aside and another begun.",
+        ),
+      provider_log_files: z
+        .int()
+        .min(0)
+        .max(100)
+        .default(3)
+        .describe(
+          "Files kept of each provider's own log (what it prints, and its starts and ends), the newest included; `0` keeps none.",
+        ),
     })
     .prefault({})
     .describe("The log."),
@@ -230,6 +349,30 @@ export const settingsSchema = z.strictObject({
     .array(origin)
     .prefault([])
     .describe("Web origins, beside those of this machine, whose pages may use Hangar over HTTP."),
+  max_calls: z
+    .int()
+    .min(1)
+    .max(1_000_000)
+    .default(10_000)
+    .describe("Calls under way in all, waiting ones included; more are refused as `overloaded`."),
+  rate_limit: z
+    .strictObject({
+      rps: z
+        .number()
+        .gt(0)
+        .max(1_000_000)
+        .describe("Requests per second that each client may make in the long run."),
+      burst: z
+        .int()
+        .min(1)
+        .max(1_000_000)
+        .optional()
+        .describe("Requests at once after a pause; twice `rps` if left out."),
+    })
+    .optional()
+    .describe(
+      "Requests beyond this are refused as `overloaded`, for each principal on its own; off when left out. MCP_RATE_LIMIT_RPS and MCP_RATE_LIMIT_BURST stand in for it.",
+    ),
   max_message_bytes: z
     .int()
     .min(KIB)
@@ -278,6 +421,8 @@ export interface Config {
   readonly providers: ReadonlyMap<string, ProviderConfig>;
   readonly logging: Readonly<z.output<typeof settingsSchema>["logging"]>;
   readonly allowed_origins: readonly string[];
+  readonly max_calls: number;
+  readonly rate_limit?: { readonly rps: number; readonly burst?: number | undefined } | undefined;
   readonly max_message_bytes: number;
   readonly shutdown_grace_s: number;
 }

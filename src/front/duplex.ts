@@ -1,12 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { HangarError, toHangarError } from "../errors.ts";
 import type { CallHandler, Outcome, Target } from "../target.ts";
-import { idIn, type Message, scanMessage } from "../wire/envelope.ts";
+import { idIn, isProgress, type Message, scanMessage } from "../wire/envelope.ts";
 import { Client } from "./client.ts";
 import { eraOf, requireEnvelope } from "./endpoint.ts";
 import { takesNoMore } from "./front.ts";
 import { responseText } from "./response.ts";
-import { isProgress } from "./streams.ts";
 
 /** One client at the other end of a channel that carries everything both ways: a pair of pipes, or an SSE stream and its POSTs. */
 export interface Duplex {

@@ -5,9 +5,16 @@ import { ERRORS, HangarError, toHangarError } from "../errors.ts";
 import { isEndless } from "../routing/deadline.ts";
 import { atEnd } from "../routing/intercept.ts";
 import type { CallHandler, Outcome, Running, Target } from "../target.ts";
-import { membersOf, type Message, scanMessage, textOf, wholeOf } from "../wire/envelope.ts";
+import {
+  isProgress,
+  membersOf,
+  type Message,
+  scanMessage,
+  textOf,
+  wholeOf,
+} from "../wire/envelope.ts";
 import { LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSIONS, modernVersionOf } from "../wire/eras.ts";
-import { decodeHeader, hasMirroredName, mirroredName } from "../wire/headers.ts";
+import { requireAgreement } from "../wire/headers.ts";
 import { decodeText, encodingOf, LARGE_CHARS, lengthOf } from "../wire/lines.ts";
 import { eraOf, requireEnvelope } from "./endpoint.ts";
 import { cutOff, type Front, type FrontOptions, LAST_BYTES_MS, takesNoMore } from "./front.ts";
@@ -23,7 +30,7 @@ import { portHolder } from "./port-holder.ts";
 import { responseParts, responseText } from "./response.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import { serveSse } from "./sse.ts";
-import { EventStream, isProgress } from "./streams.ts";
+import { EventStream } from "./streams.ts";
 
 /** Not imported by name: that would run all of the module's getters, one of which loads a whole HTTP client. */
 const { createServer } = process.getBuiltinModule("node:http");
@@ -215,7 +222,9 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       // The header alone also makes a request modern, so that a missing envelope is said to be missing.
       const era = MODERN_VERSIONS.includes(named ?? "") ? "modern" : eraOf(message);
       if (era === "modern") {
-        if (modernVersionOf(message) !== undefined) requireAgreement(request, message);
+        if (modernVersionOf(message) !== undefined) {
+          requireAgreement(message, (name) => header(request, name));
+        }
         requireEnvelope(message);
         if (isEndless(message) && !takesEvents(request)) {
           throw new HangarError("not_acceptable", "Accept must list text/event-stream");
@@ -523,27 +532,6 @@ function readBody(request: IncomingMessage, maxBytes: number): Promise<string> {
       if (!request.complete) reject(new HangarError("cancelled", "the client went away"));
     });
   });
-}
-
-/** Headers that mirror the body must agree with it (2026-07-28, "Standard request headers"). */
-function requireAgreement(request: IncomingMessage, message: Message): void {
-  const { method } = message;
-  const expected: [string, string | undefined][] = [
-    ["MCP-Protocol-Version", modernVersionOf(message)],
-    ["Mcp-Method", method],
-  ];
-  if (hasMirroredName(method as string)) expected.push(["Mcp-Name", mirroredName(message)]);
-  for (const [name, value] of expected) {
-    const found = header(request, name.toLowerCase());
-    if (found === undefined) throw mismatch(`the header ${name} is missing`);
-    if (value === undefined || decodeHeader(found) !== value) {
-      throw mismatch(`the header ${name} is ${found}, but the body says ${value ?? "nothing"}`);
-    }
-  }
-}
-
-function mismatch(what: string): HangarError {
-  return new HangarError("header_mismatch", `Header mismatch: ${what}`);
 }
 
 function requireLegacyVersion(named: string | undefined): void {

@@ -1,5 +1,5 @@
 import { ERRORS, HangarError, toHangarError } from "../errors.ts";
-import type { Tell } from "../observe/events.ts";
+import { NOISY_LINES, type Tell } from "../observe/events.ts";
 import type { Tool } from "../providers/connection.ts";
 import type { State } from "../providers/lifecycle.ts";
 import type { ProviderFacts } from "../providers/provider.ts";
@@ -210,7 +210,8 @@ export const REGISTRY_TOOLS: readonly RegistryTool[] = [
     title: "Show everything about a provider",
     description:
       "Returns a provider's state and the reason for it, its tools as last seen, health figures, when it may be retried, its last exit " +
-      "and the last lines of its stderr. Starts nothing. Use it to find out why a provider fails.",
+      "and the last lines it printed that are no messages (`stderr`; those of stdout are marked). `health.noisy` says that this run " +
+      "has printed 1000 such lines on stdout, where only messages belong. Starts nothing. Use it to find out why a provider fails.",
     inputSchema: PROVIDER_ONLY,
     outputSchema: output({
       provider: { type: "string" },
@@ -446,10 +447,12 @@ async function run(registry: Registry, tool: string, args: Arguments): Promise<s
     case "registry_health":
       return health(registry);
   }
-  const { provider } = findProvider(registry, args.get("provider") as string);
+  const registered = findProvider(registry, args.get("provider") as string);
+  const { provider } = registered;
   switch (tool) {
     case "registry_start": {
       await provider.start("manual");
+      registered.gate.open();
       const tools = offeredTools(provider.tools, provider.config.tools).map(({ name }) => name);
       return JSON.stringify({ ...names(provider), state: provider.facts.state, tools });
     }
@@ -466,7 +469,7 @@ async function run(registry: Registry, tool: string, args: Arguments): Promise<s
       return withTools(head, tools);
     }
     case "registry_details":
-      return details(provider);
+      return details(registered);
     default:
       throw new HangarError("internal", `registry tool ${tool} has no code`);
   }
@@ -517,8 +520,9 @@ function healthStatus({ state, failures }: ProviderFacts): string {
   }
 }
 
-function details(provider: ProviderOf): string {
+function details({ provider, gate }: Registered): string {
   const facts = provider.facts;
+  const breaker = gate.breaker();
   const { calls, failedCalls, retryAt } = facts;
   const now = Date.now();
   const ago = (at: number | undefined): number | null =>
@@ -536,7 +540,18 @@ function details(provider: ProviderOf): string {
     alive: facts.running,
     is_alive: facts.running,
     run: facts.run,
+    restarts: facts.restarts,
     in_flight: facts.inFlight,
+    queued: gate.queued(),
+    retries: gate.retries(),
+    circuit_breaker: {
+      state: breaker.state,
+      forced: breaker.forced,
+      calls: breaker.calls,
+      failures: breaker.failures,
+      retry_after_s: breaker.retryAfterMs / 1000,
+    },
+    dead_because: facts.cause ?? null,
     health_status: healthStatus(facts),
     health: {
       consecutive_failures: facts.failures,
@@ -549,6 +564,7 @@ function details(provider: ProviderOf): string {
       last_failure_ago: ago(facts.failedAt),
       last_success_at: seconds(facts.succeededAt),
       last_failure_at: seconds(facts.failedAt),
+      noisy: facts.noiseLines >= NOISY_LINES,
     },
     idle_time: facts.running && facts.inFlight === 0 ? ago(facts.usedAt) : null,
     last_exit:

@@ -92,11 +92,6 @@ interface Memory {
   after(seq: number): readonly Kept[];
 }
 
-/** Of the notifications of a call, those that a slow client can do without. */
-export function isProgress(text: string): boolean {
-  return text.includes('"notifications/progress"');
-}
-
 /** One event stream to a client: over one HTTP response after the other, if the client takes it up again. */
 export class EventStream {
   readonly no: number;

@@ -16,19 +16,20 @@ import type {
 } from "../target.ts";
 import { SHARED_CAPABILITIES } from "../wire/capabilities.ts";
 import { type Message, scanMessage } from "../wire/envelope.ts";
-import { backoffMs } from "./backoff.ts";
 import { Connection, describeExit, type Handshake, LISTEN, type Tool } from "./connection.ts";
 import { diagnose } from "./diagnosis.ts";
 import type { EraVerdicts } from "./era-verdicts.ts";
 import { holdCall } from "./held-call.ts";
 import {
   COLD,
+  type DeathCause,
   isRunning,
   type Lifecycle,
   type LifecycleEvent,
   next,
   type State,
 } from "./lifecycle.ts";
+import type { StartGate, Turn } from "./start-gate.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { Watchers } from "./watchers.ts";
 
@@ -50,6 +51,7 @@ export interface ProviderOptions {
   readonly eraKey: string;
   readonly eras: EraVerdicts;
   readonly tell: Tell;
+  readonly starts: StartGate;
   /** The one client whose run it is: what it declared it can do, raw JSON. Without it the run is shared. */
   readonly ownCapabilities?: string;
 }
@@ -62,7 +64,11 @@ export interface ProviderFacts {
   readonly running: boolean;
   readonly failures: number;
   readonly retryAt: number | undefined;
+  /** Why it is dead. */
+  readonly cause: DeathCause | undefined;
   readonly run: number;
+  /** How often it was started again by itself after a crash. */
+  readonly restarts: number;
   readonly startedAt: number | undefined;
   readonly usedAt: number;
   readonly inFlight: number;
@@ -83,6 +89,13 @@ interface Opened {
   readonly tools: readonly Tool[];
 }
 
+/** A start under way. */
+interface Starting {
+  readonly done: Promise<void>;
+  readonly stop: AbortController;
+  readonly turn: Turn;
+}
+
 /** One managed MCP server: started on first use, watched, stopped when idle. */
 export class Provider implements Target {
   readonly name: string;
@@ -91,8 +104,9 @@ export class Provider implements Target {
   readonly #eraKey: string;
   readonly #eras: EraVerdicts;
   readonly #tell: Tell;
+  readonly #starts: StartGate;
   /** Takes the secrets it was given out of what goes to the log. */
-  readonly #hide: (text: string) => string;
+  readonly #hide: ReturnType<typeof redactor>;
   readonly #ownCapabilities: string | undefined;
   readonly #watchers = new Watchers();
   readonly #subscriptions = new Subscriptions(
@@ -101,7 +115,11 @@ export class Provider implements Target {
 
   #lifecycle: Lifecycle;
   #since = Date.now();
-  #starting: { readonly done: Promise<void>; readonly stop: AbortController } | undefined;
+  #starting: Starting | undefined;
+  /** It ran until it crashed, and is to be brought back. */
+  #crashed = false;
+  #restart: NodeJS.Timeout | undefined;
+  #restarts = 0;
   #opened: Opened | undefined;
   /** Runs whose session is lost, with what is still under way in them. */
   readonly #retired = new Set<Opened>();
@@ -132,11 +150,14 @@ export class Provider implements Target {
     this.#eraKey = options.eraKey;
     this.#eras = options.eras;
     this.#tell = options.tell;
+    this.#starts = options.starts;
     this.#hide = redactor({ ...this.config.env, ...headerSecrets(this.config.headers) });
     this.#ownCapabilities = options.ownCapabilities;
     const { unusable } = options.config;
     this.#lifecycle =
-      unusable === undefined ? COLD : { state: "dead", run: 0, failures: 0, reason: unusable };
+      unusable === undefined
+        ? COLD
+        : { ...COLD, state: "dead", reason: unusable, cause: "permanent" };
   }
 
   get available(): boolean {
@@ -173,6 +194,8 @@ export class Provider implements Target {
       running: this.running,
       failures: now.failures,
       retryAt: "retryAt" in now ? now.retryAt : undefined,
+      cause: "cause" in now ? now.cause : undefined,
+      restarts: this.#restarts,
       run: now.run,
       startedAt: this.#startedAt,
       usedAt: this.#usedAt,
@@ -188,14 +211,15 @@ export class Provider implements Target {
     };
   }
 
-  /** One call; starts the provider if it is cold. */
+  /** One call; starts the provider if it is cold, and a new session if the provider has forgotten the last. */
   dispatch(call: Call, handler: CallHandler): Running {
     this.#calls++;
     this.#usedAt = Date.now();
     const watched = this.#watch(handler);
     const connection = this.#opened?.connection;
-    if (connection !== undefined) return this.#pass(connection, call, watched);
-    const ready = this.start("call").then(() => {
+    const lost = connection?.sessionLost === true;
+    if (connection !== undefined && !lost) return this.#pass(connection, call, watched);
+    const ready = (lost ? this.#renew() : this.start("call")).then(() => {
       const opened = this.#connection();
       const dispatch: Target["dispatch"] = (held, to) => this.#pass(opened, held, to);
       return { dispatch };
@@ -259,19 +283,43 @@ export class Provider implements Target {
 
   /**
    * Makes it run; callers of a start under way share it. A `call` is refused while the provider waits
-   * for its retry or is dead; `manual` starts from any state. Throws why it did not come up.
+   * for its retry or is dead; `manual` starts from any state; `restart` is for what crashed, and nobody waits for it.
+   * Throws why it did not come up.
    */
-  async start(by: "call" | "manual"): Promise<void> {
-    if (this.#starting !== undefined) return this.#starting.done;
+  async start(by: "call" | "manual" | "restart"): Promise<void> {
+    if (this.#starting !== undefined) {
+      if (by !== "restart") this.#starting.turn.hurry();
+      return this.#starting.done;
+    }
     if (this.#opened !== undefined) return;
-    const refusal = this.#closed ? shuttingDown() : by === "call" ? this.#refusal() : undefined;
+    const refusal = this.#closed ? shuttingDown() : by === "manual" ? undefined : this.#refusal();
     if (refusal !== undefined) throw refusal;
+    clearTimeout(this.#restart);
     const stop = new AbortController();
-    const done = this.#startRun(stop.signal).finally(() => {
+    const turn = this.#starts.turn(by !== "restart", stop.signal);
+    const done = this.#startRun(turn, stop.signal).finally(() => {
+      turn.leave();
       this.#starting = undefined;
     });
-    this.#starting = { done, stop };
+    this.#starting = { done, stop, turn };
     return done;
+  }
+
+  /**
+   * Starts it again when its wait is over, and again until it comes up or is dead: its clients had it, and want it back.
+   * One that would be idle by then waits for its next call instead.
+   */
+  #bringBack(): void {
+    const now = this.#lifecycle;
+    if (!this.#crashed || now.state !== "degraded" || now.retryAt === undefined) return;
+    const ttlMs = this.config.idle_ttl_s * 1000;
+    // Timers may come a little early.
+    const waitMs = now.retryAt - Date.now() + 1;
+    this.#restart = setTimeout(() => {
+      if (ttlMs > 0 && Date.now() - this.#usedAt >= ttlMs) return;
+      this.#restarts++;
+      this.start("restart").catch(() => {});
+    }, waitMs).unref();
   }
 
   /** Stops it, from whatever it is doing; settles when nothing of it is left. Not a failure. */
@@ -280,6 +328,8 @@ export class Provider implements Target {
       "provider_stopped",
       `provider ${this.name} was stopped: ${reason}`,
     );
+    this.#crashed = false;
+    clearTimeout(this.#restart);
     this.#starting?.stop.abort(stopped);
     await this.#starting?.done.catch(() => {});
     const opened = this.#opened;
@@ -301,7 +351,7 @@ export class Provider implements Target {
    * Starts another run in the place of one whose session the remote provider forgot, unless that has happened
    * meanwhile. Concurrent callers share it; what is under way in the old run goes on there.
    */
-  renew(): Promise<void> {
+  #renew(): Promise<void> {
     return (this.#renewing ??= this.#replace().finally(() => {
       this.#renewing = undefined;
     }));
@@ -382,7 +432,7 @@ export class Provider implements Target {
       this.#checkedAt = performance.now();
       this.#apply({ type: "check_passed", run });
     } catch (error) {
-      if (connection.sessionLost) return void this.renew().catch(() => {});
+      if (connection.sessionLost) return void this.#renew().catch(() => {});
       if (connection.inFlight > 0) return;
       const reason = `health check failed: ${toHangarError(error).message}`;
       this.#apply({ type: "check_failed", run, reason });
@@ -391,13 +441,15 @@ export class Provider implements Target {
     }
   }
 
-  async #startRun(signal: AbortSignal): Promise<void> {
+  async #startRun(turn: Turn, signal: AbortSignal): Promise<void> {
     this.#apply({ type: "start" });
     const { run } = this.#lifecycle;
-    const began = performance.now();
-    const timeout = AbortSignal.timeout(handshakeMs(this.config.startup_timeout_s * 1000));
+    let timeout = NEVER;
     try {
       await this.#stopping; // never two runs at once
+      await turn.come;
+      const began = performance.now();
+      timeout = AbortSignal.timeout(handshakeMs(this.config.startup_timeout_s * 1000));
       const opened = await this.#openRun(AbortSignal.any([signal, timeout]));
       if (signal.aborted) {
         await opened.run.stop(FAILED_START_GRACE_MS);
@@ -409,6 +461,7 @@ export class Provider implements Target {
       this.#toolsStale = false;
       this.#startedAt = this.#usedAt = Date.now();
       this.#checkedAt = performance.now();
+      this.#crashed = false;
       this.#apply({ type: "started", run });
       this.#tell({
         type: "provider_started",
@@ -449,10 +502,12 @@ export class Provider implements Target {
 
   async #attempt(known: Era | undefined, signal: AbortSignal): Promise<Opened> {
     let connection: Connection | undefined;
+    const about = { provider: this.name, run: this.#lifecycle.run };
     this.#noiseLines = 0;
     const run = await this.#driver.start(
       {
-        line: (text, about) => connection?.receive(text, about),
+        line: (text, id) => connection?.receive(text, id) === true,
+        printed: (stream, line) => this.#tell({ type: "provider_output", ...about, stream, line }),
         paused: (id) => connection?.paused(id),
         waits: (id) => connection?.waits(id) === true,
         lost: (id, why) => connection?.lost(id, why),
@@ -462,6 +517,11 @@ export class Provider implements Target {
             : connection.unreadable(REFUSED[reason], head),
       },
       signal,
+    );
+    const { what } = run;
+    this.#tell({ type: "run_began", ...about, what });
+    void run.exited.then((exit) =>
+      this.#tell({ type: "run_ended", ...about, what, how: describeExit(exit) }),
     );
     const abandon = (): void => void run.stop(FAILED_START_GRACE_MS);
     signal.addEventListener("abort", abandon, { once: true });
@@ -526,10 +586,11 @@ export class Provider implements Target {
       this.#apply({ type: "impossible", run, reason: failure.message });
       return;
     }
-    // A remote provider may have said itself when to come again.
-    const waitMs = backoffMs(this.#lifecycle.failures + 1, Math.random());
-    const retryAt = Date.now() + Math.max(waitMs, failure.retryAfterMs ?? 0);
-    this.#apply({ type: "failed", run, reason: failure.message, retryAt });
+    const { message: reason, retryAfterMs } = failure;
+    const at = Date.now();
+    const random = Math.random();
+    this.#apply({ type: "failed", run, reason, at, upMs: 0, random, retryAfterMs });
+    this.#bringBack();
   }
 
   #exited(opened: Opened, run: number, exit: Exit): void {
@@ -539,8 +600,11 @@ export class Provider implements Target {
     this.#lastTail = opened.run.tail();
     this.#end(opened);
     const reason = diagnose(`it ended by itself with ${describeExit(exit)}`, exit, this.#lastTail);
-    const retryAt = Date.now() + backoffMs(this.#lifecycle.failures + 1, Math.random());
-    this.#apply({ type: "failed", run, reason, retryAt });
+    const at = Date.now();
+    const upMs = at - (this.#startedAt ?? at);
+    this.#apply({ type: "failed", run, reason, at, upMs, random: Math.random() });
+    this.#crashed = true;
+    this.#bringBack();
   }
 
   /** Ends what is left of a run; the next start waits for it. */
@@ -554,7 +618,10 @@ export class Provider implements Target {
     const now = this.#lifecycle;
     if (this.#closed) return shuttingDown();
     if (now.state === "dead") {
-      return new HangarError("provider_dead", `provider ${this.name} is dead: ${now.reason}`);
+      const details = { cause: now.cause };
+      return new HangarError("provider_dead", `provider ${this.name} is dead: ${now.reason}`, {
+        details,
+      });
     }
     if (now.state !== "degraded" || now.retryAt === undefined) return undefined;
     const retryAfterMs = now.retryAt - Date.now();
@@ -623,7 +690,7 @@ export class Provider implements Target {
       type: "provider_noise",
       provider: this.name,
       why,
-      head: this.#hide(head),
+      head: this.#hide(head, true),
       count: this.#noiseLines,
     });
   }
@@ -648,6 +715,9 @@ export class Provider implements Target {
     }
   }
 }
+
+/** The deadline of a start that has not begun. */
+const NEVER = new AbortController().signal;
 
 /** The part of a start's time that the handshake may take; the rest is for ending what did not come up. */
 function handshakeMs(startupMs: number): number {

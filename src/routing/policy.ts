@@ -105,7 +105,8 @@ export function listedOnly(target: Target, provider: Provider, tell: Tell): Targ
   });
 }
 
-function toolOf({ message }: Call): string | undefined {
+/** The tool that a call is for. */
+export function toolOf({ message }: Call): string | undefined {
   return message.method === "tools/call"
     ? stringAt(message.text, message.body.get("name"))
     : undefined;

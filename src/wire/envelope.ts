@@ -576,3 +576,8 @@ function excerpt(text: string, { start, end }: Span): string {
     ? `${text.slice(start, start + MAX_QUOTED)}…`
     : text.slice(start, end);
 }
+
+/** Whether a notification of a call, as text, tells its progress. */
+export function isProgress(text: string): boolean {
+  return text.includes('"notifications/progress"');
+}

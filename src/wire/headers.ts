@@ -1,5 +1,7 @@
 /** The HTTP headers of the modern era that mirror the body (2026-07-28, "Standard request headers"). */
+import { HangarError } from "../errors.ts";
 import { type Message, stringAt } from "./envelope.ts";
+import { modernVersionOf } from "./eras.ts";
 
 /** The member of `params` that the header `Mcp-Name` repeats, by method. */
 const NAMED_BY: Readonly<Record<string, string>> = {
@@ -12,7 +14,7 @@ const NAMED_BY: Readonly<Record<string, string>> = {
 };
 
 /** True for methods whose requests carry `Mcp-Name`. */
-export function hasMirroredName(method: string): boolean {
+function hasMirroredName(method: string): boolean {
   return Object.hasOwn(NAMED_BY, method);
 }
 
@@ -35,4 +37,32 @@ export function decodeHeader(value: string): string | undefined {
   const encoded = /^=\?base64\?(.*)\?=$/.exec(value)?.[1];
   if (encoded === undefined) return value;
   return BASE64.test(encoded) ? Buffer.from(encoded, "base64").toString("utf8") : undefined;
+}
+
+/**
+ * Throws `header_mismatch` unless the headers that mirror the body say what it says (2026-07-28, "Standard request headers").
+ * `header` gives the value of a header by its name in lower case.
+ */
+export function requireAgreement(
+  message: Message,
+  header: (name: string) => string | undefined,
+): void {
+  const { method } = message;
+  const expected: [string, string | undefined][] = [
+    ["MCP-Protocol-Version", modernVersionOf(message)],
+    ["Mcp-Method", method],
+  ];
+  if (hasMirroredName(method as string)) expected.push(["Mcp-Name", mirroredName(message)]);
+  for (const [name, value] of expected) {
+    const found = header(name.toLowerCase());
+    if (found === undefined) throw mismatch(`the header ${name} is missing`);
+    if (value === undefined || decodeHeader(found) !== value) {
+      throw mismatch(`the header ${name} is ${found}, but the body says ${value ?? "nothing"}`);
+    }
+  }
+}
+
+/** A header that does not say what the body says. */
+export function mismatch(what: string): HangarError {
+  return new HangarError("header_mismatch", `Header mismatch: ${what}`);
 }

@@ -1,7 +1,6 @@
 /** Headers that mirror arguments of a tool (2026-07-28, "Custom headers from tool parameters"). */
-import { HangarError } from "../errors.ts";
 import { membersOf, type Message, type Span, stringAt, textOf, wholeOf } from "./envelope.ts";
-import { decodeHeader, encodeHeader } from "./headers.ts";
+import { decodeHeader, encodeHeader, mismatch } from "./headers.ts";
 
 /** One argument that a header repeats. */
 interface ParamHeader {
@@ -95,8 +94,4 @@ function isSameInteger(one: string, other: string): boolean {
   const number = /^-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
   if (!number.test(one) || !number.test(other)) return false;
   return Number.isSafeInteger(Number(one)) && Number(one) === Number(other);
-}
-
-function mismatch(what: string): HangarError {
-  return new HangarError("header_mismatch", `Header mismatch: ${what}`);
 }

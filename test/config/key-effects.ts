@@ -5,10 +5,30 @@ export interface Proof {
 }
 
 const EFFECTS = "e2e/config-effects.test.ts";
+const PROVIDER_LOGS = "e2e/provider-logs.test.ts";
 
 function effect(title: string): Proof {
   return { file: EFFECTS, title };
 }
+
+function breaker(title: string): Proof {
+  return { file: "e2e/breaker.test.ts", title };
+}
+
+const TOOLS_RETRIED: Proof = {
+  file: "e2e/retry.test.ts",
+  title: "is sent again as trust_annotations and retry say: %s",
+};
+
+function restart(title: string): Proof {
+  return { file: "e2e/restart.test.ts", title };
+}
+
+const RATE_LIMIT: Proof = {
+  file: "e2e/limits.test.ts",
+  title:
+    "lets a burst through, then so many requests per second, and refuses the others with retryAfterMs",
+};
 
 /** Every key of the configuration file, and the test that shows what it does from outside. */
 export const KEY_EFFECTS: Readonly<Record<string, Proof>> = {
@@ -35,6 +55,57 @@ export const KEY_EFFECTS: Readonly<Record<string, Proof>> = {
   ),
   "providers.<id>.startup_timeout_s": effect("startup_timeout_s ends a start that never answers"),
   "providers.<id>.timeout_s": effect("timeout_s ends a call that names no timeout of its own"),
+  "providers.<id>.max_timeout_s": effect(
+    "max_timeout_s ends any call, whatever its progress and whatever the caller asks for",
+  ),
+  "providers.<id>.tool_timeouts_s": effect(
+    "tool_timeouts_s stands in for timeout_s for the tools that match",
+  ),
+  "providers.<id>.max_concurrency": {
+    file: "e2e/limits.test.ts",
+    title:
+      "works on max_concurrency calls at once, the others one after the other in the order they came",
+  },
+  "providers.<id>.max_queue": {
+    file: "e2e/limits.test.ts",
+    title:
+      "R10: has a full queue, and what overflows is refused at once, while another provider is as quick as before",
+  },
+  "providers.<id>.circuit_breaker": breaker(
+    "R8: opens when too many calls fail, refuses at once with retryAfterMs, and closes when a trial succeeds",
+  ),
+  "providers.<id>.circuit_breaker.failure_rate": effect(
+    "circuit_breaker.failure_rate and min_calls decide when the breaker opens",
+  ),
+  "providers.<id>.circuit_breaker.slow_call_s": effect(
+    "circuit_breaker.slow_call_s makes slow calls count as failed",
+  ),
+  "providers.<id>.circuit_breaker.min_calls": effect(
+    "circuit_breaker.failure_rate and min_calls decide when the breaker opens",
+  ),
+  "providers.<id>.circuit_breaker.open_s": breaker("stays open twice as long when the trial fails"),
+  "providers.<id>.circuit_breaker.half_open_calls": breaker(
+    "R8: of a thousand calls at once tries out exactly half_open_calls, and refuses the others at once",
+  ),
+  "providers.<id>.circuit_breaker.force": effect(
+    "circuit_breaker.force opens the breaker or keeps it closed",
+  ),
+  "providers.<id>.trust_annotations": TOOLS_RETRIED,
+  "providers.<id>.retry": TOOLS_RETRIED,
+  "providers.<id>.retry.tools": TOOLS_RETRIED,
+  "providers.<id>.retry.budget": TOOLS_RETRIED,
+  "providers.<id>.restart": restart(
+    "R5: again and again, is dead by a crash loop after restart.limit failures, and a manual start leads out",
+  ),
+  "providers.<id>.restart.limit": restart(
+    "R5: again and again, is dead by a crash loop after restart.limit failures, and a manual start leads out",
+  ),
+  "providers.<id>.restart.window_s": effect(
+    "restart.window_s is the time in which crashes are counted",
+  ),
+  "providers.<id>.restart.healthy_s": restart(
+    "is forgiven after restart.healthy_s, and stops count for nothing",
+  ),
   "providers.<id>.protocol": effect("protocol decides which handshake a provider gets first"),
   "providers.<id>.tools": effect("tools.deny wins over tools.allow"),
   "providers.<id>.tools.allow": effect("tools.allow offers only the tools that match"),
@@ -60,8 +131,23 @@ export const KEY_EFFECTS: Readonly<Record<string, Proof>> = {
   ),
   logging: effect("logging.file takes the log, and stderr no longer gets it"),
   "logging.level": effect("logging.level leaves out what is less important"),
+  "logging.provider_log_max_bytes": {
+    file: PROVIDER_LOGS,
+    title: "provider_log_max_bytes is how large one gets, provider_log_files how many there are",
+  },
+  "logging.provider_log_files": {
+    file: PROVIDER_LOGS,
+    title: "provider_log_max_bytes is how large one gets, provider_log_files how many there are",
+  },
   "logging.file": effect("logging.file takes the log, and stderr no longer gets it"),
   allowed_origins: effect("allowed_origins lets a web page of that origin in and no other"),
+  max_calls: {
+    file: "e2e/limits.test.ts",
+    title: "work on max_calls calls, and further ones are refused",
+  },
+  rate_limit: RATE_LIMIT,
+  "rate_limit.rps": RATE_LIMIT,
+  "rate_limit.burst": RATE_LIMIT,
   max_message_bytes: effect("max_message_bytes refuses a larger message"),
   shutdown_grace_s: {
     file: "e2e/drain.test.ts",

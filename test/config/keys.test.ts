@@ -2,17 +2,10 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { configReference } from "../../src/config/schema.ts";
+import { titlesIn } from "../titles.ts";
 import { KEY_EFFECTS } from "./key-effects.ts";
 
 const TESTS = join(import.meta.dirname, "..");
-
-/** The titles of all tests in `source`. */
-function titlesIn(source: string): Set<string> {
-  const calls = source.matchAll(
-    /\b(?:test|it)(?:\.\w+(?:\([^)]*\))?)?\(\s*(["'`])((?:\\.|(?!\1).)*)\1/g,
-  );
-  return new Set([...calls].map(([, , title = ""]) => title.replaceAll(/\\(.)/g, "$1")));
-}
 
 describe("every configuration key has a test of its effect", () => {
   const keys = configReference().map((row) => row.key);

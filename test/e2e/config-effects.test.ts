@@ -1,11 +1,14 @@
 /** What each key of the configuration file does, seen from outside. test/config/key-effects.ts names these tests. */
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import {
+  chaos,
   configOf,
   fixture,
   type Json,
+  type Reply,
   runCli,
   startedPids,
   startHttp,
@@ -418,6 +421,141 @@ describe("a provider", () => {
     expect(await resultOf(hangar.invoke("usual", "sleep", longer))).toEqual({ slept: 700 });
   });
 
+  test("timeout_s begins anew with each progress notification, but a deadline that the caller chose does not", async () => {
+    const p = { command: chaos(), timeout_s: 0.6 };
+    const hangar = await startStdio({ config: configOf({ p }), args: ["--provider", "p"] });
+    const call = (args: Json, token?: number): Promise<Reply> => {
+      const _meta = token === undefined ? {} : { progressToken: token };
+      return hangar.request("tools/call", { name: "progress", arguments: args, _meta });
+    };
+    const steps = { steps: 6, every_ms: 250 };
+    expect((await call(steps, 1)).result.structuredContent).toEqual({ steps: 6 });
+    // Who does not ask for progress does not get any, so nothing shows that it is at work.
+    expect((await call(steps)).error.data).toMatchObject({ code: "timeout", timeout_s: 0.6 });
+    const silent = { steps: 1, every_ms: 20_000 };
+    expect((await call(silent, 2)).error.data).toMatchObject({ code: "timeout" });
+    const registry = await startWith(p);
+    await registry.callTool("registry_start", { provider: "p" });
+    const meta = { progressToken: 3 };
+    const args = { provider: "p", tool: "progress", arguments: steps };
+    const extended = await registry.callTool("registry_invoke", args, meta);
+    expect(extended.structuredContent).toEqual({ steps: 6 });
+    const chosen = await registry.callTool("registry_invoke", { ...args, timeout: 0.6 }, meta);
+    expect(chosen.structuredContent).toMatchObject({ code: "timeout" });
+  });
+
+  test("max_timeout_s ends any call, whatever its progress and whatever the caller asks for", async () => {
+    const p = { command: chaos(), timeout_s: 0.6, max_timeout_s: 1.2 };
+    const hangar = await startWith(p);
+    await hangar.callTool("registry_start", { provider: "p" });
+    const args = { provider: "p", tool: "progress", arguments: { steps: 60, every_ms: 200 } };
+    const began = performance.now();
+    const talkative = await hangar.callTool("registry_invoke", args, { progressToken: 1 });
+    expect(talkative.structuredContent).toMatchObject({
+      code: "timeout",
+      details: { timeout_s: 1.2 },
+    });
+    expect(performance.now() - began).toBeGreaterThan(1150);
+    const patient = await resultOf(hangar.invoke("p", "sleep", { ms: 20_000 }, 30));
+    expect(patient).toMatchObject({ code: "timeout", details: { timeout_s: 1.2 } });
+  });
+
+  test("tool_timeouts_s stands in for timeout_s for the tools that match", async () => {
+    const tool_timeouts_s = { "sl*": 0.3, "*": 5 };
+    const hangar = await startWith({ command: chaos(), timeout_s: 60, tool_timeouts_s });
+    await hangar.callTool("registry_start", { provider: "p" });
+    expect(await resultOf(hangar.invoke("p", "sleep", { ms: 900 }))).toMatchObject({
+      ...{ code: "timeout", details: { timeout_s: 0.3, deadline: "provider" } },
+    });
+    const slow = { steps: 1, every_ms: 900 };
+    expect(await resultOf(hangar.invoke("p", "progress", slow))).toEqual({ steps: 1 });
+  });
+
+  test("circuit_breaker.failure_rate and min_calls decide when the breaker opens", async () => {
+    const p = (circuit_breaker: Json): Json => ({
+      command: chaos("--hang", "tools/call"),
+      timeout_s: 0.1,
+      circuit_breaker,
+    });
+    const hangar = await startStdio({
+      config: configOf({ soon: p({ min_calls: 2 }), later: p({ min_calls: 4 }), usual: p({}) }),
+    });
+    for (const [name, calls] of [
+      ["soon", 2],
+      ["later", 4],
+      ["usual", 10],
+    ] as const) {
+      await hangar.callTool("registry_start", { provider: name });
+      for (let n = 0; n < calls; n++) {
+        expect(await resultOf(hangar.invoke(name, "echo"))).toMatchObject({ code: "timeout" });
+      }
+      expect(await resultOf(hangar.invoke(name, "echo"))).toMatchObject({ code: "circuit_open" });
+    }
+    // Half of the calls fail: enough for 0.5, not for 0.6.
+    const half = (failure_rate: number): Json => ({
+      command: chaos(),
+      tool_timeouts_s: { sleep: 0.1 },
+      circuit_breaker: { min_calls: 4, failure_rate },
+    });
+    const mixed = await startStdio({ config: configOf({ at: half(0.5), above: half(0.6) }) });
+    for (const name of ["at", "above"]) {
+      await mixed.callTool("registry_start", { provider: name });
+      for (let n = 0; n < 2; n++) {
+        await mixed.invoke(name, "echo");
+        await mixed.invoke(name, "sleep", { ms: 5_000 });
+      }
+    }
+    expect((await mixed.details("at")).circuit_breaker.state).toBe("open");
+    expect((await mixed.details("above")).circuit_breaker.state).toBe("closed");
+  });
+
+  test("circuit_breaker.slow_call_s makes slow calls count as failed", async () => {
+    const p = (slow_call_s: number): Json => ({
+      command: chaos(),
+      circuit_breaker: { min_calls: 2, slow_call_s },
+    });
+    const hangar = await startStdio({ config: configOf({ strict: p(0.2), usual: p(0) }) });
+    for (const name of ["strict", "usual"]) {
+      await hangar.callTool("registry_start", { provider: name });
+      for (let n = 0; n < 2; n++) await hangar.invoke(name, "sleep", { ms: 300 });
+    }
+    expect((await hangar.details("strict")).circuit_breaker.state).toBe("open");
+    expect((await hangar.details("usual")).circuit_breaker.state).toBe("closed");
+  });
+
+  test("circuit_breaker.force opens the breaker or keeps it closed", async () => {
+    const p = { command: chaos("--hang", "tools/call"), timeout_s: 0.1 };
+    const breaker = { min_calls: 1, force: "closed" };
+    const hangar = await startStdio({
+      config: configOf({
+        shut: { ...p, circuit_breaker: { force: "open" } },
+        free: { ...p, circuit_breaker: breaker },
+      }),
+    });
+    expect(await resultOf(hangar.invoke("shut", "echo"))).toMatchObject({
+      ...{ code: "circuit_open", error: expect.stringContaining("force") },
+    });
+    await hangar.callTool("registry_start", { provider: "free" });
+    for (let n = 0; n < 3; n++) {
+      expect(await resultOf(hangar.invoke("free", "echo"))).toMatchObject({ code: "timeout" });
+    }
+  });
+
+  test("restart.window_s is the time in which crashes are counted", async () => {
+    const p = (window_s: number): Json => ({
+      command: fixture("crash-on-start"),
+      restart: { limit: 2, window_s },
+    });
+    const hangar = await startStdio({ config: configOf({ short: p(1), usual: p(60) }) });
+    for (let n = 0; n < 2; n++) {
+      if (n > 0) await sleep(1_100);
+      await hangar.callTool("registry_start", { provider: "short" });
+      await hangar.callTool("registry_start", { provider: "usual" });
+    }
+    expect((await hangar.details("short")).state).toBe("degraded");
+    expect((await hangar.details("usual")).state).toBe("dead");
+  });
+
   test("protocol decides which handshake a provider gets first", async () => {
     const dir = tempDir();
     const provider = (id: string, FIXTURE_ERA: string, protocol?: string) => ({
@@ -708,6 +846,32 @@ describe("a setting", () => {
     const second = readFileSync(file, "utf8");
     expect(second.startsWith(first)).toBe(true);
     expect(second.length).toBeGreaterThan(first.length);
+  });
+
+  test.each([
+    ["/tmp", "logging.file: /tmp is a folder; name a file in it, such as /tmp/mcp-hangar.log"],
+    [
+      "/proc/no/such/file.log",
+      "logging.file: /proc/no/such/file.log is no file that can be written (ENOENT: no such file or directory, mkdir '/proc/no'); " +
+        "name another, or leave the key out to log to stderr",
+    ],
+  ])("logging.file %s is refused with the key and what to do", async (file, message) => {
+    const config = configOf({ p: { command: fixture("add") } }, { logging: { file } });
+    const { code, stderr } = await runCli(["serve", "--config", config]);
+    expect(stderr).toBe(`mcp-hangar: ${message}\n`);
+    expect(code).toBe(78);
+  });
+
+  test("logging.file on a full disk costs the log and nothing else", async () => {
+    const config = configOf(
+      { p: { command: fixture("add") } },
+      { logging: { file: "/dev/full", level: "debug" } },
+    );
+    const hangar = await startStdio({ config });
+    for (let n = 0; n < 3; n++) {
+      expect((await hangar.invoke("p", "echo", { n })).structuredContent).toEqual({ n });
+    }
+    expect((await hangar.close()).code).toBe(0);
   });
 
   test("logging.level leaves out what is less important", async () => {

@@ -8,7 +8,8 @@ import {
   next,
 } from "../../src/providers/lifecycle.ts";
 
-const POLICY = { max_consecutive_failures: 3 };
+const RESTART = { limit: 4, window_s: 60, healthy_s: 300 };
+const POLICY = { max_consecutive_failures: 3, restart: RESTART };
 
 /**
  * A second opinion in other terms: what the process is doing, and how often in a row it failed.
@@ -20,6 +21,8 @@ interface Model {
   strikes: number;
   retryAt: number | undefined;
   reason: string | undefined;
+  /** When it crashed since it was last healthy for long. */
+  crashes: number[];
 }
 
 type Process = Model["process"];
@@ -45,16 +48,29 @@ const STRIKES: Record<LifecycleEvent["type"], "keep" | "one more" | "none"> = {
   stopped: "none",
 };
 
-function happens(model: Model, event: LifecycleEvent): boolean {
+function happens(model: Model, event: LifecycleEvent, limit: number): boolean {
   if ("run" in event && event.run !== model.run) return false;
   const leadsTo = MEANING[event.type][model.process];
   if (leadsTo === undefined) return false;
-  if (event.type === "start") model.run++;
+  if (event.type === "start") {
+    model.run++;
+    if (model.process === "hopeless") model.crashes = [];
+  }
   if (STRIKES[event.type] === "none") model.strikes = 0;
   if (STRIKES[event.type] === "one more") model.strikes++;
-  model.retryAt = event.type === "failed" ? event.retryAt : undefined;
+  model.retryAt = undefined;
   model.reason = "reason" in event ? event.reason : undefined;
   model.process = leadsTo;
+  if (event.type !== "failed") return true;
+  if (event.upMs >= 300_000) model.crashes = [];
+  model.crashes.push(event.at);
+  const lately = model.crashes.filter((at) => event.at - at < 60_000);
+  if (lately.length >= limit) model.process = "hopeless";
+  else {
+    const longest = Math.min(60_000, 250 * 2 ** model.crashes.length);
+    const wait = 100 + (longest - 100) * event.random;
+    model.retryAt = event.at + Math.round(Math.max(wait, event.retryAfterMs ?? 0));
+  }
   return true;
 }
 
@@ -81,12 +97,20 @@ const step = fc.record({
     ...(Object.keys(MEANING) as LifecycleEvent["type"][]),
   ),
   offset: fc.constantFrom(0, 0, 0, 0, 0, -1, 1),
-  retryAt: fc.nat(),
+  /** Since the event before, in milliseconds. */
+  later: fc.constantFrom(0, 1_000, 20_000, 59_000, 61_000),
+  upMs: fc.constantFrom(0, 1_000, 299_999, 300_000),
+  random: fc.constantFrom(0, 0.5, 0.75),
+  retryAfterMs: fc.constantFrom(undefined, 7_000),
   reason: fc.string({ maxLength: 4 }),
 });
 type Step = typeof step extends fc.Arbitrary<infer T> ? T : never;
 
-function eventOf({ type, offset, retryAt, reason }: Step, now: Lifecycle): LifecycleEvent {
+function eventOf(
+  { type, offset, reason, upMs, random, retryAfterMs }: Step,
+  now: Lifecycle,
+  at: number,
+): LifecycleEvent {
   const run = now.run + offset;
   switch (type) {
     case "start":
@@ -96,7 +120,7 @@ function eventOf({ type, offset, retryAt, reason }: Step, now: Lifecycle): Lifec
     case "check_passed":
       return { type, run };
     case "failed":
-      return { type, run, reason, retryAt };
+      return { type, run, reason, at, upMs, random, retryAfterMs };
     default:
       return { type, run, reason };
   }
@@ -109,11 +133,9 @@ function after(events: readonly LifecycleEvent[], from: Lifecycle = COLD): Lifec
 const START: LifecycleEvent = { type: "start" };
 const STOPPED: LifecycleEvent = { type: "stopped" };
 const started = (run: number): LifecycleEvent => ({ type: "started", run });
-const failed = (run: number, retryAt = 100): LifecycleEvent => ({
-  type: "failed",
-  run,
-  reason: "exit code 1",
-  retryAt,
+/** A crash at `at`, after `upMs` of being ready. */
+const failed = (run: number, at = 0, upMs = 0): LifecycleEvent => ({
+  ...{ type: "failed", run, reason: "exit code 1", at, upMs, random: 0.5 },
 });
 const impossible = (run: number): LifecycleEvent => ({ type: "impossible", run, reason: "none" });
 const checkFailed = (run: number): LifecycleEvent => ({ type: "check_failed", run, reason: "no" });
@@ -131,7 +153,8 @@ describe("the lifecycle", () => {
       fc.property(
         fc.array(step, { maxLength: 60, size: "max" }),
         fc.integer({ min: 1, max: 4 }),
-        (steps, n) => {
+        fc.integer({ min: 1, max: 4 }),
+        (steps, n, limit) => {
           let now: Lifecycle = COLD;
           const model: Model = {
             process: "none",
@@ -139,12 +162,15 @@ describe("the lifecycle", () => {
             strikes: 0,
             retryAt: undefined,
             reason: undefined,
+            crashes: [],
           };
+          let clock = 1_000_000;
           for (const taken of steps) {
-            const event = eventOf(taken, now);
+            clock += taken.later;
+            const event = eventOf(taken, now, clock);
             const was = now;
-            now = next(now, event, { max_consecutive_failures: n });
-            const applied = happens(model, event);
+            now = next(now, event, { max_consecutive_failures: n, restart: { ...RESTART, limit } });
+            const applied = happens(model, event, limit);
             const state = stateOf(model, n);
             count(applied ? `${event.type} applied` : `${event.type} ignored`);
             count(`${was.state} to ${state}`);
@@ -153,7 +179,7 @@ describe("the lifecycle", () => {
             expect(now.failures).toBe(model.strikes);
             expect(isRunning(now)).toBe(model.process === "up");
             expect("retryAt" in now ? now.retryAt : undefined).toBe(model.retryAt);
-            if (applied && "reason" in now) expect(now.reason).toBe(model.reason);
+            if (applied && "reason" in now) expect(now.reason).toContain(model.reason);
             if (!applied) expect(now).toBe(was);
           }
         },
@@ -164,7 +190,10 @@ describe("the lifecycle", () => {
       expect(seen.get(`${type} applied`), type).toBeGreaterThan(50);
       if (type !== "stopped") expect(seen.get(`${type} ignored`), type).toBeGreaterThan(50);
     }
-    for (const way of ["ready to degraded", "degraded to ready", "dead to initializing"]) {
+    for (const way of [
+      ...["ready to degraded", "degraded to ready", "dead to initializing"],
+      ...["ready to dead", "initializing to dead"],
+    ]) {
       expect(seen.get(way), way).toBeGreaterThan(50);
     }
   });
@@ -173,7 +202,7 @@ describe("the lifecycle", () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 20 }), (steps) => {
         let now: Lifecycle = Object.freeze({ ...COLD });
-        for (const taken of steps) now = Object.freeze(next(now, eventOf(taken, now), POLICY));
+        for (const taken of steps) now = Object.freeze(next(now, eventOf(taken, now, 0), POLICY));
       }),
       { numRuns: 300 },
     );
@@ -202,9 +231,9 @@ describe("the lifecycle", () => {
 
   it("is degraded at max_consecutive_failures and not before", () => {
     const twice = after([checkFailed(1), checkFailed(1)], READY);
-    expect(twice).toEqual({ state: "ready", run: 1, failures: 2 });
+    expect(twice).toEqual({ state: "ready", run: 1, failures: 2, crashes: [] });
     const thrice = next(twice, checkFailed(1), POLICY);
-    expect(thrice).toEqual({ state: "degraded", run: 1, failures: 3, reason: "no" });
+    expect(thrice).toMatchObject({ state: "degraded", run: 1, failures: 3, reason: "no" });
     expect(isRunning(thrice)).toBe(true);
   });
 
@@ -225,15 +254,48 @@ describe("the lifecycle", () => {
   it("waits for its retry until a start, whatever the checks of that run say", () => {
     const checked = after([checkPassed(1), checkFailed(1), failed(1, 999), started(1)], WAITING);
     expect(checked).toBe(WAITING);
-    expect(WAITING).toMatchObject({ state: "degraded", retryAt: 100, failures: 1 });
+    expect(WAITING).toMatchObject({ state: "degraded", retryAt: 300, failures: 1 });
     expect(isRunning(WAITING)).toBe(false);
-    expect(next(WAITING, START, POLICY)).toEqual({ state: "initializing", run: 2, failures: 1 });
+    expect(next(WAITING, START, POLICY)).toMatchObject({ state: "initializing", run: 2 });
   });
 
-  it("keeps counting over failed starts, so that the backoff grows", () => {
-    const events = [START, failed(1), START, failed(2), START, failed(3)];
-    expect(after(events)).toMatchObject({ state: "degraded", failures: 3, run: 3 });
-    expect(after([...events, START, started(4)])).toMatchObject({ state: "ready", failures: 0 });
+  it("waits longer with each crash, whether a start failed or a run that was not healthy for long", () => {
+    const waits: number[] = [];
+    let now: Lifecycle = COLD;
+    for (let n = 1; n <= 9; n++) {
+      const at = n * 100_000; // never too many in the window
+      const events =
+        n % 2 === 0 ? [START, failed(n, at)] : [START, started(n), failed(n, at, 60_000)];
+      now = after(events, now);
+      waits.push(("retryAt" in now ? (now.retryAt ?? 0) : 0) - at);
+    }
+    expect(waits).toEqual([300, 550, 1050, 2050, 4050, 8050, 16_050, 30_050, 30_050]);
+  });
+
+  it("forgets crashes after healthy time, and not by being started", () => {
+    const thrice = [1, 2, 3].flatMap((run) => [START, started(run), failed(run, 10, 299_999)]);
+    expect(after(thrice).crashes).toHaveLength(3);
+    const healthy = after([START, started(4), failed(4, 1_000_000, 300_000)], after(thrice));
+    expect(healthy).toMatchObject({ state: "degraded", crashes: [1_000_000], retryAt: 1_000_300 });
+  });
+
+  it("is dead by a crash loop at restart.limit crashes in restart.window_s, and not before", () => {
+    const crash = (run: number, at: number): LifecycleEvent[] => [START, failed(run, at)];
+    const slow = [crash(1, 0), crash(2, 1_000), crash(3, 2_000), crash(4, 60_000)].flat();
+    expect(after(slow)).toMatchObject({ state: "degraded" });
+    const quick = [crash(1, 0), crash(2, 1_000), crash(3, 2_000), crash(4, 59_999)].flat();
+    expect(after(quick)).toMatchObject({
+      ...{ state: "dead", cause: "crash_loop" },
+      reason: "crash loop: 4 failures within 60 s; the last: exit code 1",
+    });
+  });
+
+  it("counts no stop towards a crash loop, and a manual start forgives what was before", () => {
+    const stops = [1, 2, 3, 4, 5, 6].flatMap((run) => [START, started(run), STOPPED]);
+    expect(after(stops)).toMatchObject({ state: "cold", crashes: [] });
+    const dead = after([1, 2, 3, 4].flatMap((run) => [START, failed(run)]));
+    expect(dead).toMatchObject({ state: "dead" });
+    expect(after([START, failed(5)], dead)).toMatchObject({ state: "degraded", crashes: [0] });
   });
 
   it("leaves dead only by a start", () => {
@@ -249,6 +311,7 @@ describe("the lifecycle", () => {
     ["degraded, running", after([checkFailed(1), checkFailed(1), checkFailed(1)], READY)],
     ["degraded, waiting", WAITING],
   ])("goes from %s to cold when it is stopped, without a failure", (_, now) => {
-    expect(next(now, STOPPED, POLICY)).toEqual({ state: "cold", run: now.run, failures: 0 });
+    const { run, crashes } = now;
+    expect(next(now, STOPPED, POLICY)).toEqual({ state: "cold", run, failures: 0, crashes });
   });
 });

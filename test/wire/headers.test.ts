@@ -4,14 +4,25 @@ import { scanMessage } from "../../src/wire/envelope.ts";
 import {
   decodeHeader,
   encodeHeader,
-  hasMirroredName,
   mirroredName,
+  requireAgreement,
 } from "../../src/wire/headers.ts";
 
 const RUNS = { numRuns: 1000 };
 
 function nameOf(method: string, params: unknown): string | undefined {
   return mirroredName(scanMessage(JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })));
+}
+
+/** Checks a modern request of that method that has no Mcp-Name. */
+function sendWithoutName(method: string): void {
+  const _meta = { "io.modelcontextprotocol/protocolVersion": "2026-07-28" };
+  const request = { jsonrpc: "2.0", id: 1, method, params: { name: "x", _meta } };
+  const headers = new Map([
+    ["mcp-protocol-version", "2026-07-28"],
+    ["mcp-method", method],
+  ]);
+  requireAgreement(scanMessage(JSON.stringify(request)), (name) => headers.get(name));
 }
 
 describe("a value in a header", () => {
@@ -69,13 +80,13 @@ describe("the name that Mcp-Name repeats", () => {
     ["tasks/update", { taskId: "t" }, "t"],
     ["tasks/cancel", { taskId: "t" }, "t"],
   ])("of %s stands in %j", (method, params, name) => {
-    expect(hasMirroredName(method)).toBe(true);
+    expect(() => sendWithoutName(method)).toThrow("the header Mcp-Name is missing");
     expect(nameOf(method, params)).toBe(name);
   });
 
   it("is there for no other method, and for none of an object's own", () => {
     for (const method of ["tools/list", "completion/complete", "toString", "constructor"]) {
-      expect(hasMirroredName(method)).toBe(false);
+      expect(() => sendWithoutName(method)).not.toThrow();
       expect(nameOf(method, { name: "x" })).toBeUndefined();
     }
   });
