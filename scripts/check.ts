@@ -253,6 +253,16 @@ const installed: Step = {
   run: callThroughInstalled,
 };
 
+const soak: Step = {
+  name: "a minute of faults loses, doubles and leaks nothing",
+  needs: [build],
+  run: async () => {
+    const finished = await run("node", ["soak/main.ts"]);
+    process.stdout.write(finished.output);
+    return judge(finished, "calls", numberIn(/: (\d+) calls, \d+ answered$/m));
+  },
+};
+
 const steps = [
   format,
   lint,
@@ -262,6 +272,7 @@ const steps = [
   docs,
   build,
   tests,
+  soak,
   packing,
   manifest,
   packageTypes,

@@ -117,7 +117,8 @@ export async function serveHttp(server: ChaosServer, faults: Faults, port: numbe
       if (session.messages <= (faults.httpForgetSessionsAfter ?? Infinity)) {
         return session.conversation;
       }
-      end(id, session);
+      // What it has begun, it ends.
+      sessions.delete(id);
     }
     const why = id === undefined ? "the header Mcp-Session-Id is missing" : "no such session";
     const error = new HangarError("invalid_message", why);

@@ -48,7 +48,7 @@ describe("a provider that crashes", () => {
       details: { ambiguous: true },
     });
     // From the request to the answer, on a slow machine.
-    expect(performance.now() - began).toBeLessThan(400);
+    expect(performance.now() - began).toBeLessThan(1_000);
     const listed = await waitFor("the tools of the next run", async () => {
       const { run, tools } = await hangar.details("p");
       return run === 2 && tools.length === 2 && tools;
