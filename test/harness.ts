@@ -245,6 +245,7 @@ abstract class Hangar {
       if (ended) break;
     }
     // A grandchild may hold these open; we do not need them any more.
+    this.child.stdin?.destroy();
     this.child.stdout?.destroy();
     this.child.stderr?.destroy();
   }
