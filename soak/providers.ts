@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 export const BIN = fileURLToPath(new URL("../dist/cli/bin.js", import.meta.url));
 
 /** What is wrong with a provider, as flags of the chaos server. */
-export const FAULTS: Readonly<Record<string, readonly string[]>> = {
+const FAULTS: Readonly<Record<string, readonly string[]>> = {
   none: [],
   noise: ["--noise-before", "--noise-between", "--blank-lines", "--crlf"],
   slow: ["--delay-ms", "40"],
