@@ -20,6 +20,7 @@ import {
   waitFor,
 } from "../harness.ts";
 import { isAlive } from "../processes.ts";
+import { seeded } from "../seeded.ts";
 
 const POST_HEADERS = {
   "content-type": "application/json",
@@ -1162,17 +1163,6 @@ describe("on stdio with --provider", () => {
 });
 
 describe("isolation", () => {
-  /** Numbers that look random and are the same in every run (mulberry32). */
-  function seeded(seed: number): () => number {
-    let state = seed;
-    return () => {
-      state = (state + 0x6d2b79f5) | 0;
-      let t = Math.imul(state ^ (state >>> 15), 1 | state);
-      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-      return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-    };
-  }
-
   test("gives each of 200 clients with the same ids its own answers and progress", async () => {
     const command = fixture("talks");
     const hangar = await startHttp({
