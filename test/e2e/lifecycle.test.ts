@@ -29,44 +29,6 @@ async function startWith(provider: Json, rest: Json = {}): Promise<StdioHangar> 
 }
 
 describe("starting", () => {
-  test("a hundred concurrent first calls start the provider once", async () => {
-    const log = join(tempDir(), "starts");
-    const hangar = await startWith({
-      command: fixture("counts-starts"),
-      env: { START_LOG: log, START_MS: "300" },
-    });
-    const calls = Array.from({ length: 100 }, (_, n) => hangar.invoke("p", "echo", { n }));
-    const results = await Promise.all(calls);
-    expect(results.map((result) => result.structuredContent.n)).toEqual([...Array(100).keys()]);
-    expect(startedPids(log)).toHaveLength(1);
-  });
-
-  test("a caller whose deadline ends while it waits for the start harms no other", async () => {
-    const log = join(tempDir(), "starts");
-    const hangar = await startWith({
-      command: fixture("counts-starts"),
-      env: { START_LOG: log, START_MS: "1200" },
-    });
-    const patient = hangar.invoke("p", "echo", { n: 1 });
-    const hasty = await hangar.invoke("p", "echo", { n: 2 }, 0.3);
-    expect(hasty.structuredContent).toMatchObject({ code: "timeout", type: "ToolTimeoutError" });
-    expect((await patient).structuredContent).toEqual({ n: 1 });
-    expect(startedPids(log)).toHaveLength(1);
-    expect((await hangar.details("p")).health.consecutive_failures).toBe(0);
-  });
-
-  test("a caller that cancels while it waits for the start harms no other", async () => {
-    const hangar = await startWith({
-      command: fixture("counts-starts"),
-      env: { START_MS: "800" },
-    });
-    const patient = hangar.invoke("p", "echo", { n: 1 });
-    const params = { name: "registry_invoke", arguments: { provider: "p", tool: "echo" } };
-    hangar.send({ jsonrpc: "2.0", id: "hasty", method: "tools/call", params });
-    hangar.notify("notifications/cancelled", { requestId: "hasty" });
-    expect((await patient).structuredContent).toEqual({ n: 1 });
-  });
-
   test("a provider that exits on the probe gets initialize first in its next process, and from then on", async () => {
     const log = join(tempDir(), "starts");
     const stateDir = tempDir();

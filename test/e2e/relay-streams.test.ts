@@ -674,7 +674,7 @@ describe("HTTP+SSE", () => {
     await waitFor("404", async () => (await post(ping)).status === 404);
   });
 
-  test("cancels what a client has asked for when its stream closes", async () => {
+  test("R7: cancels what a client has asked for when its stream closes", async () => {
     const session = await openSession(shared, "talks");
     const before = await cancelledTalks(session);
     const { stream, post } = await connect(shared, "/sse/talks");
@@ -872,7 +872,7 @@ describe("a modern call", () => {
     expect(initialize.headers["mcp-session-id"]).toBeUndefined();
   });
 
-  test("is cancelled at the provider when its client goes away, and no other call is", async () => {
+  test("R7: is cancelled at the provider when its client goes away, and no other call is", async () => {
     const mark = "goes-away";
     const params = { name: "t", arguments: { mark }, _meta: { progressToken: 1 } };
     const progress =

@@ -335,7 +335,7 @@ describe.each(FRONTS)("over %s, in the %s era, a call that nobody waits for", (.
   });
 
   /** The `say` with this mark, as the provider has received it. */
-  function callIn(provider: string, as: string): Json | undefined {
+  function callIn(provider: string, as: string): Json {
     return linesOf(join(dir, provider)).find(({ params }) => params?.arguments?.as === as);
   }
 
@@ -430,11 +430,9 @@ describe.each(FRONTS)("over %s, in the %s era, a call that nobody waits for", (.
     await waitFor("both calls", async () => (await hangar.details("late")).in_flight === 2);
     dropped.cancel();
     await waitFor("their end", async () => (await hangar.details("late")).in_flight === 0);
-    // The answers come in the midst of these.
-    for (let n = 0; n < 45; n++) {
-      expect((await hangar.invoke("late", "echo", { n })).structuredContent).toEqual({ n });
-      await sleep(20);
-    }
+    // The answers come in the midst of this one.
+    const next = await hangar.invoke("late", "sleep", { ms: 1100 });
+    expect(next.structuredContent).toEqual({ slept_ms: 1100 });
     expect(expired.answers()).toMatchObject([
       { result: { structuredContent: { code: "timeout" } } },
     ]);
