@@ -4,6 +4,8 @@
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { FLAG_ROWS, GROUPS } from "../src/chaos/flags.ts";
+import { TOOLS } from "../src/chaos/tools.ts";
 import { configReference } from "../src/config/schema.ts";
 import { ERRORS } from "../src/errors.ts";
 import { REGISTRY_TOOLS } from "../src/front/registry-tools.ts";
@@ -70,13 +72,14 @@ ${cause}
 # Troubleshooting
 
 Every error of Hangar's own carries a stable code: \`error.data.code\` in a JSON-RPC error, and \`code\` in the error
-object that a \`registry_*\` tool returns. The message beside it has the particulars: exit code, last lines of stderr, the line of
+object that a \`registry_*\` tool returns. The message beside it has the particulars: exit code, last lines of output, the line of
 the configuration file.
 
-Three commands answer most questions:
+Four commands answer most questions:
 
 - \`mcp-hangar config check\` shows every problem of the configuration.
 - \`mcp-hangar tools <provider>\` starts one provider by itself and lists its tools, or says why it does not start.
+- \`mcp-hangar logs <provider>\` shows what a provider printed, and when it started and ended.
 - \`mcp-hangar serve --log-level debug\` logs, on stderr, every start and exit, and what the providers print.
 
 An error with any other code, or without one, comes from the provider and is passed through as it came.
@@ -138,8 +141,44 @@ ${REGISTRY_TOOLS.map(toolSection).join("\n\n")}
 `;
 }
 
+function chaosPage(): string {
+  const groups = Object.entries(GROUPS).map(([group, title]) => {
+    const flags = FLAG_ROWS.filter(({ flag }) => flag.group === group);
+    const rows = flags.map(({ usage, flag }) => [`\`${usage}\``, flag.says]);
+    return `### ${title}\n\n${table(["Flag", "The server"], rows)}`;
+  });
+  const tools = Object.entries(TOOLS).map(([name, { description, parameters, annotations }]) => [
+    `\`${name}\``,
+    Object.keys(parameters)
+      .map((key) => `\`${key}\``)
+      .join(", "),
+    description,
+    Object.entries(annotations ?? {})
+      .map(([hint, value]) => `\`${hint}: ${value}\``)
+      .join(", "),
+  ]);
+  return `${generatedFrom("src/chaos/")}
+
+# The chaos server
+
+\`mcp-hangar chaos-server\` is an MCP server that misbehaves as its flags say.
+[How to test a gateway with it](../guide/chaos-server.md).
+
+## Flags
+
+They can be combined. A flag of the group that \`--on\` is about strikes the answers to tools/call unless \`--on\` names other methods.
+
+${groups.join("\n\n")}
+
+## Tools
+
+${table(["Tool", "Arguments", "What it does", "Annotations"], tools)}
+`;
+}
+
 const files: Record<string, string> = {
   "docs/TROUBLESHOOTING.md": troubleshootingPage(),
+  "docs/reference/chaos-server.md": chaosPage(),
   "docs/reference/configuration.md": configurationPage(),
   "docs/reference/tools.md": toolsPage(),
   "schema/config.schema.json": schemaText(),

@@ -61,7 +61,7 @@ export const ERRORS = {
     retryable: true,
     cause:
       "The provider did not come up: it exited, answered the handshake with an error, or answered garbage.",
-    fix: "Read the exit code and the last stderr lines in the message, run the command by hand, then call registry_start.",
+    fix: "Read the exit code and the last lines of output in the message, run the command by hand, then call registry_start.",
   },
   not_startable: {
     type: "ProviderStartError",
@@ -112,7 +112,7 @@ export const ERRORS = {
     retryable: false,
     cause:
       "The provider's process ended while the call was running, so the call may or may not have taken effect.",
-    fix: "Check whether the call took effect before you repeat it; registry_details shows the last exit and stderr lines.",
+    fix: "Check whether the call took effect before you repeat it; registry_details shows the last exit and lines of output, `mcp-hangar logs` more of them.",
   },
   remote_unreachable: {
     type: "ProviderNotReadyError",
@@ -219,8 +219,9 @@ export const ERRORS = {
     jsonrpc: INTERNAL_ERROR,
     http: 503,
     retryable: true,
-    cause: "Hangar is shutting down.",
-    fix: "Call again when it is back.",
+    cause:
+      "Hangar is shutting down: it takes no new calls, or the time for those under way is over.",
+    fix: "Call again when it is back; where the error says `sent`, check first whether the call took effect.",
   },
   parse_error: {
     type: "ValidationError",
@@ -423,6 +424,7 @@ function errorData(error: HangarError): Record<string, unknown> {
   return {
     code: error.code,
     ...(error.retryAfterMs === undefined ? {} : { retryAfterMs: Math.ceil(error.retryAfterMs) }),
+    ...(error.sent ? { sent: true } : {}),
     ...error.details,
   };
 }

@@ -17,6 +17,7 @@ import { serveStdio } from "./front/stdio.ts";
 import { healthLoops } from "./loops/health.ts";
 import { idleLoop } from "./loops/idle.ts";
 import type { Tell } from "./observe/events.ts";
+import { createProviderLogs } from "./observe/provider-logs.ts";
 import { ClientRuns } from "./providers/client-runs.ts";
 import { EraVerdicts } from "./providers/era-verdicts.ts";
 import { Provider } from "./providers/provider.ts";
@@ -26,9 +27,6 @@ import { behindInterceptors } from "./routing/interceptors.ts";
 import { Room } from "./routing/limit.ts";
 import { RateLimit, rateLimited } from "./routing/rate-limit.ts";
 import type { Target } from "./target.ts";
-
-/** Time for calls under way to end when Hangar shuts down, in milliseconds. */
-const DRAIN_MS = 5_000;
 
 export interface HangarOptions {
   readonly config: Config;
@@ -47,12 +45,22 @@ export interface Hangar {
   ): Front;
   /** Throws `port_in_use`. */
   serveHttp(options: { host: string; port: number; token: string }): Promise<HttpFront>;
-  /** Lets calls under way end, then stops every provider; nothing is left when it settles. */
+  /** Lets calls under way end within `shutdown_grace_s`, then stops every provider; nothing is left when it settles. */
   close(reason: string): Promise<void>;
 }
 
 /** The whole program: drivers, providers, interceptors, registry tools, loops, wired once. */
-export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar {
+export function createHangar({ config, stateDir, tell: told }: HangarOptions): Hangar {
+  const logs = createProviderLogs({
+    folder: stateDir === undefined ? undefined : join(stateDir, "logs"),
+    maxBytes: config.logging.provider_log_max_bytes,
+    files: config.logging.provider_log_files,
+    tell: told,
+  });
+  const tell: Tell = (event) => {
+    logs.take(event);
+    told(event);
+  };
   const guardian = createGuardian(randomUUID(), tell);
   const instances = stateDir === undefined ? undefined : join(stateDir, "instances");
   const swept = instances === undefined ? undefined : sweep(instances, tell);
@@ -72,7 +80,7 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
   const loops = new AbortController();
   for (const [name, entry] of config.providers) {
     if (!entry.enabled) continue;
-    const driver = driverFor(name, entry, { guardian, config, tell });
+    const driver = driverFor(entry, guardian, config.max_message_bytes);
     const options = { name, config: entry, driver, eraKey: eraKey(entry), eras, tell, starts };
     let registered = behindInterceptors(new Provider(options), around);
     if (entry.scope === "session") {
@@ -112,10 +120,14 @@ export function createHangar({ config, stateDir, tell }: HangarOptions): Hangar 
     async close(reason) {
       tell({ type: "shutting_down", reason });
       loops.abort();
-      await Promise.all(fronts.map((opened) => opened.drain(DRAIN_MS)));
-      await Promise.all([...providers, ...perClient].map((one) => one.close()));
+      const runners = [...providers, ...perClient];
+      for (const one of runners) one.startNoMore();
+      const graceMs = config.shutdown_grace_s * 1000;
+      await Promise.all(fronts.map((opened) => opened.drain(graceMs)));
+      await Promise.all(runners.map((one) => one.close()));
       await looking.ended;
       await swept;
+      await logs.close();
       guardian.close();
       unregister?.();
     },
@@ -141,18 +153,8 @@ function lookAfter(
   return { end: () => stop.abort(), ended };
 }
 
-interface Surroundings {
-  readonly guardian: Guardian;
-  readonly config: Config;
-  readonly tell: Tell;
-}
-
 /** The one place that maps a provider's mode to the driver that runs it. */
-function driverFor(
-  provider: string,
-  entry: ProviderConfig,
-  { guardian, config, tell }: Surroundings,
-): Driver {
+function driverFor(entry: ProviderConfig, guardian: Guardian, maxMessageBytes: number): Driver {
   const { unusable } = entry;
   if (unusable !== undefined) {
     return { start: () => Promise.reject(new HangarError("not_startable", unusable)) };
@@ -161,8 +163,7 @@ function driverFor(
     return remote({
       endpoint: entry.endpoint,
       headers: entry.headers,
-      maxMessageBytes: config.max_message_bytes,
-      trouble: (line) => tell({ type: "provider_stderr", provider, line }),
+      maxMessageBytes,
     });
   }
   return subprocess({
@@ -170,9 +171,8 @@ function driverFor(
     cwd: entry.cwd,
     env: entry.env,
     inherit_env: entry.inherit_env,
-    maxLineBytes: config.max_message_bytes,
+    maxLineBytes: maxMessageBytes,
     guardian,
-    stderr: (line) => tell({ type: "provider_stderr", provider, line }),
   });
 }
 

@@ -43,7 +43,7 @@ const ONLY_IN: Record<string, readonly string[]> = {
 
 /** Files of decisions only: no input or output, no clock, no chance, nothing asynchronous. */
 const PURE =
-  /^(errors|target|config\/(schema|document|expand|issue|diff)|wire\/.+|routing\/(call|strategies|circuit-breaker|catalog|tool-name)|providers\/(lifecycle|backoff|diagnosis)|drivers\/(driver|container-args)|observe\/events|lib\/(redact|glob|suggestion)|chaos\/(flags|answers))\.ts$/;
+  /^(errors|target|config\/(schema|document|expand|issue|diff)|wire\/.+|routing\/(call|strategies|circuit-breaker|catalog|tool-name)|providers\/(lifecycle|backoff|diagnosis)|drivers\/(driver|container-args)|observe\/(events|log-line)|lib\/(redact|glob|suggestion)|chaos\/(flags|answers))\.ts$/;
 
 /** What a pure file may import from Node: bytes, and a function of them. */
 const PURE_IMPORTS: Record<string, RegExp> = {

@@ -113,6 +113,8 @@ export async function waitFor<T>(
 }
 
 interface StartOptions {
+  /** Starts the chaos server with these flags, in place of Hangar. */
+  readonly chaos?: readonly string[];
   /** Path of the configuration; without one, Hangar looks for its own. */
   readonly config?: string;
   readonly args?: readonly string[];
@@ -154,7 +156,7 @@ abstract class Hangar {
   constructor(options: StartOptions, front: readonly string[]) {
     this.era = options.era ?? "legacy";
     this.stateDir = options.stateDir ?? tempDir();
-    const args = [
+    const serve = [
       "serve",
       ...front,
       ...(options.config === undefined ? [] : ["--config", options.config]),
@@ -162,6 +164,7 @@ abstract class Hangar {
       this.stateDir,
       ...(options.args ?? []),
     ];
+    const args = options.chaos === undefined ? serve : ["chaos-server", ...options.chaos];
     this.child = spawn(process.execPath, [BIN, ...args], {
       cwd: options.cwd ?? tempDir(),
       env: environmentOf(options.env),
@@ -232,7 +235,8 @@ abstract class Hangar {
   async #stop(): Promise<void> {
     this.child.stdin?.end();
     if (this.child.pid === undefined) return;
-    for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    // A second SIGTERM waits for no call.
+    for (const signal of ["SIGTERM", "SIGTERM", "SIGKILL"] as const) {
       this.child.kill(signal);
       const ended = await Promise.race([
         this.exit.then(() => true),
@@ -520,11 +524,15 @@ export async function runCli(
     env?: Record<string, string>;
     cwd?: string;
     stdin?: string;
+    /** What runs instead, with all its arguments. */
+    program?: string;
     /** Gets the process as soon as there is one, to signal it, say. */
     started?: (child: ChildProcess) => void;
   } = {},
 ): Promise<CliResult> {
-  const child = spawn(process.execPath, [BIN, ...args], {
+  const { program } = options;
+  const command = program === undefined ? [BIN, ...args] : args;
+  const child = spawn(program ?? process.execPath, command, {
     cwd: options.cwd ?? tempDir(),
     env: environmentOf({ MCP_HANGAR_STATE_DIR: tempDir(), ...options.env }),
     stdio: "pipe",

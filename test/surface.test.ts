@@ -63,7 +63,7 @@ function namesIn(help: string, section: string): string[] {
 
 test("the program has these commands and options", async () => {
   const surface: Record<string, string> = {};
-  for (const command of ["serve", "call", "tools", "config check", "config schema"]) {
+  for (const command of ["serve", "call", "tools", "logs", "config check", "config schema"]) {
     const options = namesIn(await helpOf(...command.split(" ")), "Options");
     surface[command] = options.filter((name) => name !== "--help").join(" ");
   }
@@ -71,6 +71,7 @@ test("the program has these commands and options", async () => {
     "serve",
     "call",
     "tools",
+    "logs",
     "config",
     "chaos-server",
   ]);
@@ -79,6 +80,7 @@ test("the program has these commands and options", async () => {
     serve: "--config --state-dir --log-level --http --host --provider --port",
     call: "--config --state-dir --log-level --json --timeout",
     tools: "--config --state-dir --log-level --json",
+    logs: "--config --state-dir --log-level --follow --lines --json",
     "config check": "--config --state-dir --log-level --json",
     "config schema": "--config --state-dir --log-level --json",
   });

@@ -62,7 +62,6 @@ function openProvider(
     inherit_env: [...inherit_env, "HANGAR_TEST"],
     maxLineBytes: 16 * MIB,
     guardian,
-    stderr: () => {},
   });
   const provider = new Provider({
     name: "p",

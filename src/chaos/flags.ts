@@ -202,8 +202,13 @@ export const FLAGS = {
     "renames a tool, changing_1, changing_2 and so on, each time it says that its list has changed",
   ),
 
-  split: toggle("output", "writes every byte by itself, so that UTF-8 characters are torn"),
-  dripMs: whole("output", "ms", [1, MAX_MS], "writes one byte, waits ms milliseconds, and so on"),
+  split: toggle("output", "writes every byte by itself"),
+  dripMs: whole(
+    "output",
+    "ms",
+    [1, MAX_MS],
+    "writes one byte every ms milliseconds, so that characters of several bytes are torn",
+  ),
 
   noiseBefore: toggle(
     "stdio",

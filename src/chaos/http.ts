@@ -99,7 +99,11 @@ export async function serveHttp(server: ChaosServer, faults: Faults, port: numbe
     const { era = "both" } = faults;
     const isModern = modernVersionOf(message) !== undefined;
     if (era === "modern" || (era === "both" && isModern)) {
-      if (isModern) requireAgreement(message, (name) => header(request, name));
+      const disagreement = isModern ? disagreementOf(request, message) : undefined;
+      if (disagreement !== undefined) {
+        refuse(response, 400, disagreement, message.id);
+        return undefined;
+      }
       // The request is the conversation: it ends when its stream does.
       const conversation = server.open(() => undefined);
       response.once("close", () => conversation.close());
@@ -116,7 +120,8 @@ export async function serveHttp(server: ChaosServer, faults: Faults, port: numbe
       end(id, session);
     }
     const why = id === undefined ? "the header Mcp-Session-Id is missing" : "no such session";
-    refuse(response, id === undefined ? 400 : 404, new HangarError("invalid_message", why));
+    const error = new HangarError("invalid_message", why);
+    refuse(response, id === undefined ? 400 : 404, error, message.id);
     return undefined;
   }
 
@@ -165,8 +170,17 @@ function event(message: Buffer | string): Buffer {
   return Buffer.concat([Buffer.from("event: message\ndata: "), data, Buffer.from("\n\n")]);
 }
 
-function refuse(response: ServerResponse, status: number, error: unknown): void {
-  const text = answerText("null", `"error":${jsonRpcError(toHangarError(error))}`);
+function disagreementOf(request: IncomingMessage, message: Message): unknown {
+  try {
+    requireAgreement(message, (name) => header(request, name));
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
+function refuse(response: ServerResponse, status: number, error: unknown, id = "null"): void {
+  const text = answerText(id, `"error":${jsonRpcError(toHangarError(error))}`);
   response.writeHead(status, { "content-type": "application/json" }).end(text);
 }
 

@@ -19,7 +19,9 @@ const FLOOD_CHUNK = Buffer.alloc(64 * 1024, "x");
 export function createOutput(stream: Writable, { split, dripMs }: Faults): Output {
   const byteByByte = split === true || dripMs !== undefined;
   let waiting = 0;
-  let last: Promise<void> = Promise.resolve();
+  /** Pieces of several writes; nothing may come between those. */
+  let slow = 0;
+  let last: Promise<unknown> = Promise.resolve();
 
   const put = (bytes: Buffer): Promise<void> =>
     new Promise((resolve) => {
@@ -39,19 +41,23 @@ export function createOutput(stream: Writable, { split, dripMs }: Faults): Outpu
     }
   }
 
-  function queue(job: () => Promise<void>): void {
-    const idle = waiting === 0;
+  /** Begins at once when it can, so that what was written is out should the process exit next. */
+  function queue(job: () => Promise<void>, isSlow: boolean): void {
+    const running = slow === 0 ? job() : last.then(job);
     waiting += 1;
-    // At once when nothing is before it, so that it is out should the process exit next.
-    last = (idle ? job() : last.then(job)).then(() => {
+    if (isSlow) slow += 1;
+    last = Promise.all([last, running]).then(() => {
       waiting -= 1;
+      if (isSlow) slow -= 1;
     });
   }
 
   return {
-    write: (bytes) => queue(() => (byteByByte ? trickle(bytes) : put(bytes))),
-    flood: (bytes) => queue(() => pour(bytes)),
-    flushed: () => last,
+    write: (bytes) => queue(() => (byteByByte ? trickle(bytes) : put(bytes)), byteByByte),
+    flood: (bytes) => queue(() => pour(bytes), true),
+    async flushed() {
+      await last;
+    },
     get waiting() {
       return waiting;
     },

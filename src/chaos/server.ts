@@ -34,7 +34,7 @@ export interface ChaosServer {
   open(unasked: (message: string) => void): Conversation;
 }
 
-/** A conversation, for what goes to all of them. */
+/** Tells one conversation, or one subscription, that the list of tools has changed. */
 type ListChanged = () => void;
 
 const CRASH_EXIT_CODE = 3;
@@ -52,6 +52,7 @@ const CAPABILITIES = { tools: { listChanged: true } };
 export function createServer(faults: Faults, children: readonly number[]): ChaosServer {
   const random = randomNumbers(faults.seed ?? process.pid);
   const listeners = new Set<ListChanged>();
+  const dummies = Array.from({ length: faults.tools ?? 0 }, (_, index) => `dummy_${index + 1}`);
   let calls = 0;
   let changes = 0;
   if (faults.listChangedPerS !== undefined) storm(faults.listChangedPerS);
@@ -68,7 +69,6 @@ export function createServer(faults: Faults, children: readonly number[]): Chaos
   }
 
   function toolNames(): string[] {
-    const dummies = Array.from({ length: faults.tools ?? 0 }, (_, index) => `dummy_${index + 1}`);
     const changing = faults.listChangedReal === true ? [`changing_${changes}`] : [];
     return [...Object.keys(TOOLS), ...dummies, ...changing];
   }
@@ -142,17 +142,21 @@ export function createServer(faults: Faults, children: readonly number[]): Chaos
         running.set(id, abort);
         const call = method === "tools/call" ? ++calls : undefined;
         const found = await outcomeOf(message, id, exchange, signal);
-        if (found === undefined) return listen(id, exchange, abort.signal);
+        const hangs = faults.hang?.includes(method as string) === true;
+        if (found === undefined) {
+          if (!hangs) listen(id, exchange, abort.signal);
+          return;
+        }
         if (call !== undefined) {
           crashIfDue(call);
-          await floodStderr(faults.stderrBytesPerCall ?? 0);
+          if (faults.stderrBytesPerCall !== undefined) await floodStderr(faults.stderrBytesPerCall);
         }
+        // Nothing is waited for in vain: the answer is out before the next call may crash.
         if (faults.delayMs !== undefined) {
           await sleep(faults.delayMs, undefined, { signal }).catch(() => undefined);
         }
         running.delete(id);
-        if (signal.aborted || faults.hang?.includes(method as string) === true) return;
-        exchange.answer(found);
+        if (!hangs && !signal.aborted) exchange.answer(found);
       }
 
       async function outcomeOf(

@@ -10,6 +10,8 @@ if (major < 22 || (major === 22 && minor < 18)) {
   );
   process.exit(1);
 }
+const { heedSignals } = await import("./signal.ts");
+heedSignals();
 // Standard output belongs to MCP, whatever a library has to say.
 globalThis.console = new Console(process.stderr);
 module.enableCompileCache();

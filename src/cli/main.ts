@@ -3,13 +3,9 @@ import { FLAG_ROWS, type Flag, GROUPS } from "../chaos/flags.ts";
 import { jsonRpcError, toHangarError } from "../errors.ts";
 import { suggest } from "../lib/suggestion.ts";
 import { VERSION } from "../version.ts";
-import { call } from "./call.ts";
-import { checkConfig, printSchema } from "./config.ts";
 import { EXIT, exitCodeOf } from "./exit-code.ts";
-import { LOG_LEVELS } from "./open.ts";
+import { LOG_LEVELS } from "./log-level.ts";
 import { parsePort } from "./port.ts";
-import { serve } from "./serve.ts";
-import { tools } from "./tools.ts";
 
 /** Maps a command line to its command; the answer is the exit code. */
 export async function run(argv: readonly string[]): Promise<number> {
@@ -31,7 +27,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** The commands and their options; each hands its exit code to `done`. */
+/** The commands and their options; each hands its exit code to `done`, and is imported when it is the one that runs. */
 function buildProgram(done: (exitCode: number) => void): Command {
   const program = withCommonOptions(new Command("mcp-hangar"))
     .description("Runs your MCP servers: registry, gateway and supervisor.")
@@ -65,26 +61,54 @@ function buildProgram(done: (exitCode: number) => void): Command {
     .action(async (options, served: Command) => {
       const [word] = served.args;
       if (word !== undefined) program.error(unknownWord(program, served, word));
+      const { serve } = await import("./serve.ts");
       done(await serve(all(options)));
     });
 
   command(program, "call <provider> <tool> [arguments]", "call a tool; arguments are a JSON object")
     .addOption(json())
     .option("--timeout <seconds>", "longest wait for the result", positiveNumber)
-    .action(async (provider, tool, args, options) =>
-      done(await call(provider, tool, args, all(options))),
-    );
+    .action(async (provider, tool, args, options) => {
+      const { call } = await import("./call.ts");
+      done(await call(provider, tool, args, all(options)));
+    });
   command(program, "tools <provider>", "list a provider's tools")
     .addOption(json())
-    .action(async (provider, options) => done(await tools(provider, all(options))));
+    .action(async (provider, options) => {
+      const { tools } = await import("./tools.ts");
+      done(await tools(provider, all(options)));
+    });
+
+  command(
+    program,
+    "logs <provider>",
+    "print what a provider printed, and when it started and ended",
+  )
+    .option("-f, --follow", "wait for more, until interrupted")
+    .addOption(
+      new Option("-n, --lines <number>", "how many of the lines there are; the last ones")
+        .argParser(wholeNumber)
+        .default(DEFAULT_LINES),
+    )
+    .addOption(json())
+    .action(async (provider, options) => {
+      const { logs } = await import("./logs.ts");
+      done(await logs(provider, all(options)));
+    });
 
   const config = program.command("config").description("look at the configuration").exitOverride();
   command(config, "check", "say what is wrong with the configuration file")
     .addOption(json())
-    .action(async (options) => done(await checkConfig(all(options))));
+    .action(async (options) => {
+      const { checkConfig } = await import("./config.ts");
+      done(await checkConfig(all(options)));
+    });
   command(config, "schema", "print the JSON Schema of the configuration file")
     .addOption(json())
-    .action(async () => done(await printSchema()));
+    .action(async () => {
+      const { printSchema } = await import("./config.ts");
+      done(await printSchema());
+    });
 
   const chaos = program
     .command("chaos-server")
@@ -92,7 +116,6 @@ function buildProgram(done: (exitCode: number) => void): Command {
     .exitOverride();
   for (const { usage, flag } of FLAG_ROWS) chaos.addOption(chaosOption(usage, flag));
   chaos.action(async (faults) => {
-    // Imported here, as no other command needs it.
     const { chaosServer } = await import("./chaos-server.ts");
     done(await chaosServer(faults));
   });
@@ -136,6 +159,14 @@ function portNumber(text: string): number {
   const port = parsePort(text);
   if (port !== undefined) return port;
   throw new InvalidArgumentError("It must be a whole number from 0 to 65535.");
+}
+
+/** Lines that `logs` prints unless told. */
+const DEFAULT_LINES = 100;
+
+function wholeNumber(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError("It must be a whole number, 0 or greater.");
 }
 
 /** As for `timeout_s`; what timers cannot hold would end at once. */

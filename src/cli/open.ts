@@ -1,11 +1,11 @@
 import { fileURLToPath } from "node:url";
 import { formatProblem, loadConfig, type LoadedConfig } from "../config/load.ts";
 import { openStateDir, type StateDir } from "../config/state-dir.ts";
-import { HangarError } from "../errors.ts";
 import { createHangar, type Hangar } from "../hangar.ts";
 import type { Tell } from "../observe/events.ts";
 import { createLog, type LogLevel } from "../observe/log.ts";
 import { EXIT } from "./exit-code.ts";
+import { envLevel } from "./log-level.ts";
 import { firstSignal } from "./signal.ts";
 
 /** Options that every command takes. */
@@ -75,17 +75,4 @@ export async function oneShot(
   } finally {
     await hangar.close("the command has ended");
   }
-}
-
-export const LOG_LEVELS: readonly LogLevel[] = ["debug", "info", "warn", "error"];
-
-function envLevel(): LogLevel | undefined {
-  const named = process.env["MCP_LOG_LEVEL"];
-  if (named === undefined || named === "") return undefined;
-  // Python's name for it, as in the environment of the original.
-  const lower = named.toLowerCase().replace("warning", "warn");
-  const level = LOG_LEVELS.find((one) => one === lower);
-  if (level !== undefined) return level;
-  const levels = LOG_LEVELS.join(", ");
-  throw new HangarError("config_invalid", `MCP_LOG_LEVEL must be one of ${levels}, found ${named}`);
 }

@@ -25,6 +25,7 @@ export async function serve(options: ServeOptions): Promise<number> {
     const why = "--provider is for stdio; over HTTP each provider has its own address, /mcp/<name>";
     throw new HangarError("invalid_arguments", why);
   }
+  const signalled = firstSignal(EXIT.failure);
   const opened = open(options);
   const { hangar, tell } = opened;
   process.on("unhandledRejection", (error) => tell({ type: "defect", error }));
@@ -32,7 +33,6 @@ export async function serve(options: ServeOptions): Promise<number> {
     tell({ type: "defect", error });
     process.exit(EXIT.failure);
   });
-  const signalled = firstSignal(EXIT.failure);
   const front: Front = http
     ? await serveHttp(opened, options)
     : hangar.serveStdio({ input: process.stdin, output: process.stdout }, options.provider);

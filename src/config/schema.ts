@@ -326,6 +326,22 @@ export const settingsSchema = z.strictObject({
       file: filledText
         .optional()
         .describe("File the log is appended to, instead of stderr; missing folders are created."),
+      provider_log_max_bytes: z
+        .int()
+        .min(128 * KIB)
+        .max(1024 * MIB)
+        .default(10 * MIB)
+        .describe(
+          "Size, in bytes, that one file of a provider's own log may have; then it is set aside and another begun.",
+        ),
+      provider_log_files: z
+        .int()
+        .min(0)
+        .max(100)
+        .default(3)
+        .describe(
+          "Files kept of each provider's own log (what it prints, and its starts and ends), the newest included; `0` keeps none.",
+        ),
     })
     .prefault({})
     .describe("The log."),
@@ -363,6 +379,9 @@ export const settingsSchema = z.strictObject({
     .max(256 * MIB)
     .default(16 * MIB)
     .describe("Largest single MCP message, in bytes, in either direction."),
+  shutdown_grace_s: seconds(0, 3600, 25).describe(
+    "How long, in seconds, calls under way may go on when Hangar is told to end; the rest is then cancelled.",
+  ),
 });
 
 const fileSchema = z
@@ -405,6 +424,7 @@ export interface Config {
   readonly max_calls: number;
   readonly rate_limit?: { readonly rps: number; readonly burst?: number | undefined } | undefined;
   readonly max_message_bytes: number;
+  readonly shutdown_grace_s: number;
 }
 
 interface JsonSchema {

@@ -1,4 +1,5 @@
 import type { HangarError } from "../errors.ts";
+import type { OutputStream } from "../observe/events.ts";
 
 /** How a run ended. */
 export interface Exit {
@@ -11,9 +12,11 @@ export interface Exit {
 export interface RunEvents {
   /**
    * One piece of its output that may be a message; `about` is the id of the request whose answer it
-   * came with, where the way of transport tells.
+   * came with, where the way of transport tells. False when it is none.
    */
-  line(text: string, about?: number): void;
+  line(text: string, about?: number): boolean;
+  /** A line that is no message, secrets taken out. */
+  readonly printed: (stream: OutputStream, line: string) => void;
   /** The provider closed the event stream of this answer on purpose; it is taken up again later. */
   paused(id: number): void;
   /** Whether somebody still waits for the answer to request `id`. */
@@ -47,7 +50,7 @@ export interface Run {
   forget?(id: number): void;
   /** Settles once, when the run is over; never rejects. */
   readonly exited: Promise<Exit>;
-  /** The last lines of its stderr, oldest first. */
+  /** The last lines that it has printed and that are no messages, oldest first; those of stdout are marked. */
   tail(): readonly string[];
   /** Asks, waits `graceMs` at each step, then kills; settles when nothing of the run is left. May be called twice. */
   stop(graceMs: number): Promise<void>;

@@ -99,7 +99,8 @@ async function endOrphans(pid: number): Promise<void> {
 }
 
 async function lastOutput(child: ChildProcessByStdio<Writable, Readable, Readable>): Promise<void> {
-  if (!child.stdout.closed) await within(once(child.stdout, "close"), LAST_OUTPUT_MS);
+  const open = [child.stdout, child.stderr].filter(({ closed }) => !closed);
+  await within(Promise.all(open.map((stream) => once(stream, "close"))), LAST_OUTPUT_MS);
   child.stdin.destroy();
   child.stdout.destroy();
   child.stderr.destroy();

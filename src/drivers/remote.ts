@@ -26,8 +26,6 @@ export interface RemoteOptions {
   /** Sent with every request. */
   readonly headers: Readonly<Record<string, string>>;
   readonly maxMessageBytes: number;
-  /** What went wrong, for the log. */
-  readonly trouble: (line: string) => void;
 }
 
 /** Talks to a provider over HTTP: Streamable HTTP of both eras, or the older HTTP+SSE where the server has only that. */
@@ -90,7 +88,7 @@ class RemoteRun implements Run {
     this.#url = new URL(options.endpoint);
     this.what = this.#url.origin + this.#url.pathname;
     this.#hide = redactor(headerSecrets(options.headers));
-    this.#tail = createOutputTail(this.#hide, options.trouble);
+    this.#tail = createOutputTail(this.#hide, "http", events.printed);
     const { promise, resolve } = Promise.withResolvers<Exit>();
     this.exited = promise;
     this.#exit = resolve;
@@ -374,7 +372,7 @@ class RemoteRun implements Run {
         },
         tooLong: (head) => {
           tooLong = true;
-          this.#events.refused("too_long", head);
+          this.#tooLong(head);
         },
       });
       return { data: (chunk) => parser.push(chunk), end: ended, broken: over };
@@ -430,12 +428,12 @@ class RemoteRun implements Run {
         if (data === "") return;
         // Only now: a server that takes the stream and drops it at once must not be asked all the time.
         wait = FIRST_RETRY_MS;
-        this.#events.line(data);
+        this.#line(data);
       },
       retry: (ms) => {
         wait = Math.max(FIRST_RETRY_MS, Math.min(ms, LONGEST_RETRY_MS));
       },
-      tooLong: (head) => this.#events.refused("too_long", head),
+      tooLong: (head) => this.#tooLong(head),
     });
     const headers = {
       ...this.#headers({}),
@@ -471,7 +469,7 @@ class RemoteRun implements Run {
     const parser = parseSse(this.#options.maxMessageBytes, {
       event: (data, type) => {
         if (type !== "endpoint") {
-          if (data !== "") this.#events.line(data);
+          if (data !== "") this.#line(data);
           return;
         }
         if (named) return;
@@ -485,7 +483,7 @@ class RemoteRun implements Run {
         this.#post(exchange, url, 0);
       },
       retry: () => {},
-      tooLong: (head) => this.#events.refused("too_long", head),
+      tooLong: (head) => this.#tooLong(head),
     });
     this.#oneStream = true;
     const headers = { ...this.#options.headers, accept: "text/event-stream" };
@@ -504,9 +502,18 @@ class RemoteRun implements Run {
     });
   }
 
+  #line(text: string, about?: number): void {
+    if (!this.#events.line(text, about)) this.#tail.add("http", text);
+  }
+
+  #tooLong(head: string): void {
+    this.#events.refused("too_long", head);
+    this.#tail.add("http", head);
+  }
+
   #deliver(exchange: Exchange, text: string): void {
     const { id } = exchange.about;
-    this.#events.line(text, id);
+    this.#line(text, id);
     if (id === undefined || this.#events.waits(id)) return;
     exchange.answered = true;
     this.#exchanges.delete(id);

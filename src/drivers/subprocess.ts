@@ -35,8 +35,6 @@ export interface SubprocessOptions {
   readonly inherit_env: readonly string[];
   readonly maxLineBytes: number;
   readonly guardian: Guardian;
-  /** Each line of stderr, secrets taken out. */
-  readonly stderr: (line: string) => void;
 }
 
 /** Runs a provider as a child process that speaks MCP on stdin and stdout. No shell is involved. */
@@ -52,34 +50,50 @@ export function subprocess(options: SubprocessOptions): Driver {
       const group = await spawnGroup(file, args, { cwd, env, guardian }).catch((error) => {
         throw notStartable(`cannot run ${command}: ${(error as Error).message}`, error);
       });
-      const tail = createOutputTail(redactor(env), options.stderr);
-      group.stderr.setEncoding("utf8").on("data", (chunk: string) => tail.push(chunk));
+      const output = createOutputTail(redactor(env), "stderr", events.printed);
+      group.stderr.setEncoding("utf8").on("data", (chunk: string) => output.push(chunk));
       const lines = splitLines(options.maxLineBytes, {
-        line: (text) => events.line(text),
-        refused: (reason, head) => events.refused(reason, head),
+        line: (text) => {
+          if (!events.line(text)) output.add("stdout", text);
+        },
+        refused: (reason, head) => {
+          events.refused(reason, head);
+          output.add("stdout", head);
+        },
       });
       group.stdout.on("data", (chunk: Buffer) => lines.push(chunk));
       group.stdout.on("end", () => lines.end());
+      const writer = lineWriter(group);
       return {
         what: `pid ${group.pid}`,
-        send: lineWriter(group),
-        exited: group.exited,
-        tail: () => tail.lines(),
-        stop: (graceMs) => group.stop(graceMs),
+        send: (parts) => writer.send(parts),
+        exited: group.exited.then((exit) => {
+          output.end();
+          return exit;
+        }),
+        tail: () => output.lines(),
+        stop(graceMs) {
+          // What was sent just before, that calls are cancelled, say, goes out before stdin ends.
+          writer.flush();
+          return group.stop(graceMs);
+        },
       } satisfies Run;
     },
   };
 }
 
 /** One write to the pipe for all messages of one turn of the event loop; large ones go by themselves, in pieces. */
-function lineWriter({ stdin }: ProcessGroup): (parts: readonly string[]) => boolean {
+function lineWriter({ stdin }: ProcessGroup): {
+  send(parts: readonly string[]): boolean;
+  flush(): void;
+} {
   let batch = "";
   function flush(): void {
     const text = batch;
     batch = "";
     if (text !== "") stdin.write(text);
   }
-  return (parts) => {
+  function send(parts: readonly string[]): boolean {
     if (stdin.writableLength + batch.length > MAX_UNREAD_BYTES) return false;
     if (!stdin.writable) return true; // it is going; its exit ends the call
     if (lengthOf(parts) < LARGE_CHARS) {
@@ -93,7 +107,8 @@ function lineWriter({ stdin }: ProcessGroup): (parts: readonly string[]) => bool
     stdin.write("\n");
     stdin.uncork();
     return true;
-  };
+  }
+  return { send, flush };
 }
 
 function childEnvironment(

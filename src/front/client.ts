@@ -34,7 +34,7 @@ export class Client {
   #lastQuestion = 0;
   #watch: Watch | undefined;
   #gone = false;
-  /** When the last call ended, in milliseconds since 1970. */
+  /** When the last call ended, by `performance.now()`. */
   endedAt = 0;
 
   constructor(face: Target, caller: Caller) {
@@ -65,7 +65,7 @@ export class Client {
       call,
       atEnd(handler, (outcome) => {
         this.#calls.delete(id as string);
-        this.endedAt = Date.now();
+        this.endedAt = performance.now();
         const greeted = method === "initialize" && outcome.kind === "reply" && !outcome.isError;
         if (greeted) this.#greet(call.message, alone);
         handler.end(outcome);
@@ -79,7 +79,9 @@ export class Client {
   #greet({ text, body }: Message, alone: Outlet): void {
     if (this.#gone) return;
     const declared = body.get("capabilities");
-    const capabilities = declared === undefined ? "{}" : textOf(text, declared);
+    // A copy: a piece of a text keeps all of it in memory.
+    const capabilities =
+      declared === undefined ? "{}" : Buffer.from(textOf(text, declared)).toString();
     this.#caller = { ...this.#caller, capabilities };
     this.#watch?.close();
     this.#watch = this.#face.watch({
@@ -165,10 +167,6 @@ export class Client {
     }
   }
 
-  cancelAll(reason: HangarError): void {
-    for (const { running } of this.#calls.values()) running.cancel(reason);
-  }
-
   cancelEndless(reason: HangarError): void {
     for (const { running, endless } of this.#calls.values()) if (endless) running.cancel(reason);
   }
@@ -176,7 +174,7 @@ export class Client {
   /** The client has gone: its calls end with `reason`, its questions stay unanswered. */
   close(reason: HangarError): void {
     this.#gone = true;
-    this.cancelAll(reason);
+    for (const { running } of this.#calls.values()) running.cancel(reason);
     // What it was given a run of its own for ends with its watch, also when it never got as far as one.
     const { caller } = this;
     this.#watch ??= this.#face.watch({
@@ -186,6 +184,12 @@ export class Client {
     });
     this.#watch.close();
     this.#watch = undefined;
+    this.silence();
+  }
+
+  /** The client answers nothing any more: its questions are refused, and those to come. */
+  silence(): void {
+    this.#gone = true;
     const open = [...this.#questions.values()];
     this.#questions.clear();
     for (const question of open) refuse(question, "The client has gone");

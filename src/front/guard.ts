@@ -46,7 +46,7 @@ export function isAllowedOrigin(origin: string, { allowed_origins }: GuardOption
  * 127.0.0.1 shows the wrong ones (DNS rebinding). Throws `unauthorized` or `forbidden`.
  */
 export function admit(visitor: Visitor, options: GuardOptions): Principal {
-  const { address, host, origin, authorization, proxied } = visitor;
+  const { address, authorization, proxied } = visitor;
   if (authorization !== undefined) {
     const token = /^bearer +(\S+) *$/i.exec(authorization)?.[1];
     if (token !== undefined && isSameSecret(token, options.token)) return "token";
@@ -59,6 +59,16 @@ export function admit(visitor: Visitor, options: GuardOptions): Principal {
         "the value of MCP_HANGAR_TOKEN, or of the file `token` in Hangar's state directory.",
     );
   }
+  refuseStrangePages(visitor, options);
+  return "local";
+}
+
+/** Whoever asks for the status needs no token, but a web page on this machine must be one of ours. Throws `forbidden`. */
+export function admitToStatus(visitor: Visitor, options: GuardOptions): void {
+  if (!visitor.proxied && isLoopback(visitor.address)) refuseStrangePages(visitor, options);
+}
+
+function refuseStrangePages({ host, origin }: Visitor, options: GuardOptions): void {
   if (!isLocalName(host?.toLowerCase() ?? "")) {
     throw new HangarError(
       "forbidden",
@@ -68,7 +78,6 @@ export function admit(visitor: Visitor, options: GuardOptions): Principal {
   if (origin !== undefined && !isAllowedOrigin(origin, options)) {
     throw new HangarError("forbidden", `Origin ${origin} is not in allowed_origins.`);
   }
-  return "local";
 }
 
 /** `localhost`, `127.0.0.1` or `[::1]`, with or without a port. */

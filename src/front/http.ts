@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
+import { type AddressInfo, Server as NetServer, type Socket } from "node:net";
 import { ERRORS, HangarError, toHangarError } from "../errors.ts";
 import { isEndless } from "../routing/deadline.ts";
 import { atEnd } from "../routing/intercept.ts";
@@ -17,10 +17,17 @@ import { LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSIONS, modernVersionOf } fro
 import { requireAgreement } from "../wire/headers.ts";
 import { decodeText, encodingOf, LARGE_CHARS, lengthOf } from "../wire/lines.ts";
 import { eraOf, requireEnvelope } from "./endpoint.ts";
-import type { Front, FrontOptions } from "./front.ts";
-import { admit, type GuardOptions, isAllowedOrigin, isProxied, type Principal } from "./guard.ts";
+import { cutOff, type Front, type FrontOptions, LAST_BYTES_MS, takesNoMore } from "./front.ts";
+import {
+  admit,
+  admitToStatus,
+  type GuardOptions,
+  isAllowedOrigin,
+  isProxied,
+  type Principal,
+} from "./guard.ts";
 import { portHolder } from "./port-holder.ts";
-import { errorText, responseParts, responseText } from "./response.ts";
+import { responseParts, responseText } from "./response.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import { serveSse } from "./sse.ts";
 import { EventStream } from "./streams.ts";
@@ -67,13 +74,20 @@ interface Exchange {
   look(now: number): void;
 }
 
-/** Serves Streamable HTTP of both eras at `/mcp` and `/mcp/<name>`, and the older HTTP+SSE at `/sse`. Throws `port_in_use`. */
+/** What operators ask: does it run, may it get calls, has it come up. */
+const STATUS_PATHS = ["/health", "/health/live", "/health/ready", "/ready", "/health/startup"];
+const READINESS_PATHS = ["/health/ready", "/ready"];
+
+/**
+ * Serves Streamable HTTP of both eras at `/mcp` and `/mcp/<name>`, the older HTTP+SSE at `/sse`, and Hangar's own
+ * status at `/health` and `/ready`. Throws `port_in_use`.
+ */
 export async function serveHttp(faces: Faces, options: HttpOptions): Promise<HttpFront> {
   const sessions = new Sessions();
   const sse = serveSse();
   const sockets = new Set<Socket>();
   const underWay = new Set<Exchange>();
-  let idle: (() => void) | undefined;
+  let rest: (() => void) | undefined;
   let draining = false;
 
   const server = createServer((request, response) => {
@@ -100,7 +114,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     sse.keepAlive();
   }, KEEP_ALIVE_EVENT_MS).unref();
 
-  /** Requests meet the checks in this order: origin and identity, path, verb, body. */
+  /** Requests meet the checks in this order: origin and identity, path, verb, body. The status is for everybody. */
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { origin } = request.headers;
     const crossOrigin = origin !== undefined && isAllowedOrigin(origin, options);
@@ -110,22 +124,24 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       response.setHeader("Access-Control-Expose-Headers", "Mcp-Session-Id, WWW-Authenticate");
       if (request.method === "OPTIONS") return preflight(request, response);
     }
-    const principal = admit(
-      {
-        address: request.socket.remoteAddress,
-        host: request.headers.host,
-        origin,
-        authorization: request.headers.authorization,
-        proxied: isProxied(request.headers),
-      },
-      options,
-    );
     const { url = "/" } = request;
     const query = url.indexOf("?");
     const path = query === -1 ? url : url.slice(0, query);
+    const visitor = {
+      address: request.socket.remoteAddress,
+      host: request.headers.host,
+      origin,
+      authorization: request.headers.authorization,
+      proxied: isProxied(request.headers),
+    };
+    if (STATUS_PATHS.includes(path)) {
+      admitToStatus(visitor, options);
+      showStatus(request, response, path);
+      return;
+    }
+    const principal = admit(visitor, options);
     const [, kind = "", name = "", ...rest] = path.split("/");
     if (kind === "messages" && name === "" && request.method === "POST") {
-      requireOpen();
       requireJson(request);
       const session = new URLSearchParams(query === -1 ? "" : url.slice(query)).get("sessionId");
       const text = await readBody(request, options.maxMessageBytes);
@@ -165,8 +181,18 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     }
   }
 
+  /** Never anything about providers: calls start what is cold, so Hangar is ready without any. */
+  function showStatus(request: IncomingMessage, response: ServerResponse, path: string): void {
+    if (request.method !== "GET" && request.method !== "HEAD") {
+      return notAllowed(response, "GET, HEAD");
+    }
+    const unready = draining && READINESS_PATHS.includes(path);
+    response.setHeader("Cache-Control", "no-store");
+    send(response, unready ? 503 : 200, [`{"status":"${unready ? "shutting_down" : "ok"}"}`]);
+  }
+
   function requireOpen(): void {
-    if (draining) throw new HangarError("shutting_down", "Hangar is shutting down");
+    if (draining) throw takesNoMore();
   }
 
   async function post(
@@ -175,7 +201,6 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     face: Target,
     principal: Principal,
   ): Promise<void> {
-    requireOpen();
     requireJson(request);
     const message = scanMessage(await readBody(request, options.maxMessageBytes));
     const sessionId = header(request, "mcp-session-id");
@@ -192,6 +217,7 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     }
     const id = message.id as string;
     try {
+      requireOpen();
       const named = header(request, "mcp-protocol-version");
       // The header alone also makes a request modern, so that a missing envelope is said to be missing.
       const era = MODERN_VERSIONS.includes(named ?? "") ? "modern" : eraOf(message);
@@ -222,15 +248,11 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
         client.dispatch(
           call,
           isFirst ? sessionOnlyIfGreeted(handler, session, response) : handler,
-          (text) => {
-            session.standalone.send(text);
-            return true;
-          },
+          session.alone,
         ),
       );
     } catch (error) {
-      const failure = toHangarError(error);
-      send(response, ERRORS[failure.code].http, responseParts(id, failure));
+      refuse(response, toHangarError(error), id);
     }
   }
 
@@ -261,7 +283,6 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     if (sessionId === undefined || MODERN_VERSIONS.includes(named ?? "")) {
       return notAllowed(response);
     }
-    requireOpen();
     const session = sessions.use(sessionId, face, principal);
     requireLegacyVersion(named);
     if (!takesEvents(request)) {
@@ -269,7 +290,10 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     }
     const last = header(request, "last-event-id");
     const found = last === undefined ? undefined : session.streams.find(last);
+    // One that was lost may yet bring the answer to a call.
+    if (found === undefined) requireOpen();
     request.socket.setNoDelay(true);
+    response.once("close", () => session.touch());
     if (found === undefined) session.standalone.attach(response, {});
     else found.stream.attach(response, { seq: found.seq });
   }
@@ -321,9 +345,10 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
         if (stream !== undefined) stream.end(responseText(id, outcome));
         else {
           const status = session === undefined ? modernStatus(outcome) : 200;
+          if (draining) response.setHeader("Connection", "close");
           send(response, status, responseParts(id, outcome));
         }
-        if (underWay.size === 0) idle?.();
+        if (underWay.size === 0) rest?.();
       },
     };
     const running = dispatch(handler);
@@ -365,6 +390,16 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
       .end();
   }
 
+  /** Settles when no call is under way any more, at the latest after `graceMs`. */
+  async function atRest(graceMs: number): Promise<void> {
+    if (underWay.size === 0) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    rest = resolve;
+    const late = setTimeout(resolve, graceMs);
+    await promise;
+    clearTimeout(late);
+  }
+
   await startListening(server, options);
   const { port } = server.address() as AddressInfo;
   const host = isAnyAddress(options.host) ? "localhost" : options.host;
@@ -374,30 +409,26 @@ export async function serveHttp(faces: Faces, options: HttpOptions): Promise<Htt
     closed: new Promise(() => {}),
     async drain(graceMs) {
       draining = true;
-      const closed = once(server, "close");
-      server.close();
-      server.closeIdleConnections();
       const until = performance.now() + graceMs;
-      const reason = new HangarError("shutting_down", "Hangar is shutting down");
+      const closed = once(server, "close");
+      // Not the HTTP server's own close: it cuts off connections without a request, over which clients send what
+      // calls under way ask of them, and hear that Hangar is not ready.
+      NetServer.prototype.close.call(server);
+      const reason = cutOff();
       for (const { endless, running } of underWay) if (endless) running.cancel(reason);
-      if (underWay.size > 0) {
-        const { promise, resolve } = Promise.withResolvers<void>();
-        idle = resolve;
-        const late = setTimeout(resolve, graceMs);
-        await promise;
-        clearTimeout(late);
-      }
-      await sse.idle(Math.max(until - performance.now(), 0), reason);
+      await Promise.all([atRest(graceMs), sse.drain(graceMs, reason)]);
       for (const { running } of underWay) running.cancel(reason);
       sse.close(reason);
       sessions.closeAll(reason);
       clearInterval(looking);
       clearInterval(keepingAlive);
-      // What was just answered may still be on its way out.
-      const cut = setTimeout(() => server.closeAllConnections(), LAST_BYTES_MS);
-      server.closeIdleConnections();
+      // Answers may still be on their way out: to clients that read on, for as long as there is time.
+      for (const socket of sockets) socket.setTimeout(LAST_BYTES_MS).destroySoon();
+      const leftMs = Math.max(until - performance.now(), LAST_BYTES_MS);
+      const cut = setTimeout(() => server.closeAllConnections(), leftMs);
       await closed;
       clearTimeout(cut);
+      server.close();
     },
   };
 }
@@ -430,9 +461,6 @@ function takesEvents(request: IncomingMessage): boolean {
 function mayPrime(request: IncomingMessage): boolean {
   return header(request, "mcp-protocol-version") === LEGACY_VERSION;
 }
-
-/** Time for the last answers to leave when the server closes, in milliseconds. */
-const LAST_BYTES_MS = 500;
 
 async function startListening(server: Server, { host, port }: HttpOptions): Promise<void> {
   try {
@@ -532,21 +560,29 @@ function modernStatus(outcome: Outcome): number {
   return MODERN_STATUS.get(code === undefined ? 0 : Number(textOf(text, code))) ?? 200;
 }
 
-function refuse(response: ServerResponse, error: HangarError): void {
+/** Ends an exchange with `error`; without an `id` for what could not be read far enough to know it. */
+function refuse(response: ServerResponse, error: HangarError, id = "null"): void {
   if (response.headersSent) {
     response.destroy();
     return;
   }
   if (error.code === "unauthorized") response.setHeader("WWW-Authenticate", "Bearer");
+  if (error.code === "shutting_down") response.setHeader("Connection", "close");
+  if (error.retryAfterMs !== undefined) {
+    response.setHeader("Retry-After", Math.ceil(error.retryAfterMs / 1000));
+  }
   // A client that is cut off while it sends does not see the answer; the request's timeout bounds this.
   response.req.resume();
-  send(response, ERRORS[error.code].http, [errorText(error)]);
+  send(response, ERRORS[error.code].http, responseParts(id, error));
 }
 
-function notAllowed(response: ServerResponse, allowed = "POST, OPTIONS"): void {
-  response.setHeader("Allow", allowed);
-  const why = `Only ${allowed} here; GET and DELETE need the Mcp-Session-Id of a session`;
-  send(response, 405, [errorText(new HangarError("method_not_found", why))]);
+function notAllowed(response: ServerResponse, allowed?: string): void {
+  response.setHeader("Allow", allowed ?? "POST, OPTIONS");
+  const why =
+    allowed === undefined
+      ? "Only POST, OPTIONS here; GET and DELETE need the Mcp-Session-Id of a session"
+      : `Only ${allowed} here`;
+  send(response, 405, responseParts("null", new HangarError("method_not_found", why)));
 }
 
 function send(response: ServerResponse, status: number, parts: readonly string[]): void {

@@ -1,5 +1,5 @@
 import { ERRORS, HangarError, toHangarError } from "../errors.ts";
-import type { Tell } from "../observe/events.ts";
+import { NOISY_LINES, type Tell } from "../observe/events.ts";
 import type { Tool } from "../providers/connection.ts";
 import type { State } from "../providers/lifecycle.ts";
 import type { ProviderFacts } from "../providers/provider.ts";
@@ -210,7 +210,8 @@ export const REGISTRY_TOOLS: readonly RegistryTool[] = [
     title: "Show everything about a provider",
     description:
       "Returns a provider's state and the reason for it, its tools as last seen, health figures, when it may be retried, its last exit " +
-      "and the last lines of its stderr. Starts nothing. Use it to find out why a provider fails.",
+      "and the last lines it printed that are no messages (`stderr`; those of stdout are marked). `health.noisy` says that this run " +
+      "has printed 1000 such lines on stdout, where only messages belong. Starts nothing. Use it to find out why a provider fails.",
     inputSchema: PROVIDER_ONLY,
     outputSchema: output({
       provider: { type: "string" },
@@ -563,6 +564,7 @@ function details({ provider, gate }: Registered): string {
       last_failure_ago: ago(facts.failedAt),
       last_success_at: seconds(facts.succeededAt),
       last_failure_at: seconds(facts.failedAt),
+      noisy: facts.noiseLines >= NOISY_LINES,
     },
     idle_time: facts.running && facts.inFlight === 0 ? ago(facts.usedAt) : null,
     last_exit:

@@ -1,4 +1,4 @@
-import { HangarError, jsonRpcError } from "../errors.ts";
+import { jsonRpcError } from "../errors.ts";
 import type { Outcome } from "../target.ts";
 
 /** The JSON-RPC response with the client's own id (raw JSON text) for how a call ended, in pieces. */
@@ -13,9 +13,4 @@ export function responseParts(id: string, outcome: Outcome): readonly string[] {
 /** The same as one text. */
 export function responseText(id: string, outcome: Outcome): string {
   return responseParts(id, outcome).join("");
-}
-
-/** The response to something that could not be read far enough to know its id. */
-export function errorText(error: HangarError): string {
-  return responseText("null", error);
 }

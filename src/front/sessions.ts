@@ -15,16 +15,22 @@ export class Session {
   readonly principal: string;
   readonly face: Target;
   readonly client: Client;
-  usedAt = Date.now();
+  readonly #expired: () => void;
+  /** By `performance.now()`: a clock that is set ends no session. */
+  #usedAt = performance.now();
+  #expiry: NodeJS.Timeout;
   /** Made when first needed: most sessions have none. */
   #streams: EventStreams | undefined;
   #standalone: EventStream | undefined;
 
-  constructor(face: Target, principal: string) {
+  /** `expired` is called once nobody has used it for its whole life. */
+  constructor(face: Target, principal: string, expired: () => void) {
     this.face = face;
     this.principal = principal;
+    this.#expired = expired;
     const { id } = this;
     this.client = new Client(face, { principal, client: id, era: "legacy", capabilities: "{}" });
+    this.#expiry = this.#lookIn(TTL_MS);
   }
 
   get streams(): EventStreams {
@@ -36,9 +42,20 @@ export class Session {
     return (this.#standalone ??= this.streams.open());
   }
 
-  get isExpired(): boolean {
-    if (this.client.size > 0 || this.#standalone?.attached === true) return false;
-    return Date.now() - Math.max(this.usedAt, this.client.endedAt) > TTL_MS;
+  /** Takes what belongs to no call. Kept for as long as the session, so nothing of a request may hang on it. */
+  readonly alone = (text: string): boolean => {
+    this.standalone.send(text);
+    return true;
+  };
+
+  /** A call is under way in it, or its client listens. */
+  get isActive(): boolean {
+    return this.client.size > 0 || this.#standalone?.attached === true;
+  }
+
+  /** The client has just been heard of, or stopped listening. */
+  touch(): void {
+    this.#usedAt = performance.now();
   }
 
   keepAlive(): void {
@@ -46,8 +63,21 @@ export class Session {
   }
 
   close(reason: HangarError): void {
+    clearTimeout(this.#expiry);
     this.client.close(reason);
     this.#streams?.close();
+  }
+
+  /** Using a session is frequent and starts no timer anew: it is looked at again when it may have expired. */
+  #lookIn(ms: number): NodeJS.Timeout {
+    return setTimeout(() => {
+      const usedAt = this.isActive
+        ? performance.now()
+        : Math.max(this.#usedAt, this.client.endedAt);
+      const leftMs = usedAt + TTL_MS - performance.now();
+      if (leftMs <= 0) this.#expired();
+      else this.#expiry = this.#lookIn(Math.ceil(leftMs));
+    }, ms).unref();
   }
 }
 
@@ -56,9 +86,10 @@ export class Sessions {
   /** Least recently used first. */
   readonly #sessions = new Map<string, Session>();
 
+  /** Throws `overloaded`. */
   open(face: Target, principal: string): Session {
-    this.#makeRoom();
-    const session = new Session(face, principal);
+    if (this.#sessions.size >= MAX_SESSIONS) this.#makeRoom();
+    const session = new Session(face, principal, () => this.end(session));
     this.#sessions.set(session.id, session);
     return session;
   }
@@ -69,17 +100,11 @@ export class Sessions {
       throw new HangarError("session_required", "Mcp-Session-Id is missing; send initialize first");
     }
     const session = this.#sessions.get(id);
-    if (
-      session === undefined ||
-      session.principal !== principal ||
-      session.face !== face ||
-      session.isExpired
-    ) {
+    if (session === undefined || session.principal !== principal || session.face !== face) {
       throw new HangarError("session_not_found", "The session is unknown; send initialize again");
     }
-    session.usedAt = Date.now();
-    this.#sessions.delete(id);
-    this.#sessions.set(id, session);
+    session.touch();
+    this.#moveToEnd(session);
     return session;
   }
 
@@ -98,18 +123,21 @@ export class Sessions {
     this.#sessions.clear();
   }
 
+  #moveToEnd(session: Session): void {
+    this.#sessions.delete(session.id);
+    this.#sessions.set(session.id, session);
+  }
+
+  /** Ends the one that was silent longest. Those in use move out of the way, so that the next search is short. */
   #makeRoom(): void {
+    let toLookAt = this.#sessions.size;
     for (const session of this.#sessions.values()) {
-      if (session.client.size > 0) continue;
-      if (!session.isExpired && this.#sessions.size < MAX_SESSIONS) return;
-      this.end(session);
+      if (!session.isActive) return this.end(session);
+      this.#moveToEnd(session);
+      if (--toLookAt === 0) break;
     }
-    if (this.#sessions.size >= MAX_SESSIONS) {
-      throw new HangarError(
-        "overloaded",
-        `more than ${MAX_SESSIONS} sessions have calls under way`,
-        { retryAfterMs: 1_000 },
-      );
-    }
+    throw new HangarError("overloaded", `more than ${MAX_SESSIONS} sessions are in use`, {
+      retryAfterMs: 1_000,
+    });
   }
 }

@@ -15,7 +15,8 @@ export interface SseFront {
   /** Takes a message of the client `id`. Throws `session_not_found`. */
   receive(id: string, principal: string, text: string): void;
   keepAlive(): void;
-  idle(graceMs: number, reason: HangarError): Promise<void>;
+  /** As of each client's duplex. */
+  drain(graceMs: number, reason: HangarError): Promise<void>;
   close(reason: HangarError): void;
 }
 
@@ -58,8 +59,8 @@ export function serveSse(): SseFront {
     keepAlive() {
       for (const { stream } of clients.values()) stream.keepAlive();
     },
-    async idle(graceMs, reason) {
-      await Promise.all([...clients.values()].map(({ duplex }) => duplex.idle(graceMs, reason)));
+    async drain(graceMs, reason) {
+      await Promise.all([...clients.values()].map(({ duplex }) => duplex.drain(graceMs, reason)));
     },
     close(reason) {
       for (const { duplex, stream } of clients.values()) {

@@ -1,21 +1,23 @@
 import type { Readable, Writable } from "node:stream";
-import { HangarError } from "../errors.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Target } from "../target.ts";
 import { oneLine, splitLines } from "../wire/lines.ts";
 import { refusedLine, serveDuplex } from "./duplex.ts";
-import type { Front, FrontOptions } from "./front.ts";
+import { cutOff, type Front, type FrontOptions, LAST_BYTES_MS } from "./front.ts";
 import { SLOW_BYTES, STUCK_BYTES } from "./streams.ts";
 
-/** Time for the last answers to leave when Hangar ends, in milliseconds. */
-const LAST_BYTES_MS = 500;
+/** How long a client that has closed its side is taken to wait for answers, in milliseconds: it may as well be gone. */
+const LAST_ANSWERS_MS = 5_000;
+const LOOK_MS = 10;
 
-/** Serves one client on a pair of streams, one message a line; `closed` when the client closes its side. */
+/** Serves one client on a pair of streams, one message a line; `closed` when it has closed its side and got its answers. */
 export function serveStdio(
   face: Target,
   { input, output }: { readonly input: Readable; readonly output: Writable },
   { maxMessageBytes }: FrontOptions,
 ): Front {
-  let gone: () => void = () => {};
+  const gone = Promise.withResolvers<void>();
+  const inputEnded = Promise.withResolvers<void>();
   let stuck = false;
   const reachable = (): boolean => output.writable && !stuck;
 
@@ -24,7 +26,7 @@ export function serveStdio(
     if (droppable && output.writableLength > SLOW_BYTES) return true;
     if (output.writableLength > STUCK_BYTES) {
       stuck = true;
-      gone();
+      gone.resolve();
       return false;
     }
     output.write(`${oneLine(text)}\n`);
@@ -34,36 +36,45 @@ export function serveStdio(
   const client = serveDuplex(face, "local", write);
   const lines = splitLines(maxMessageBytes, {
     line: (text) => client.receive(text),
-    refused: (reason) => void write(refusedLine(reason, maxMessageBytes)),
+    refused: (reason, head) => void write(refusedLine(reason, head, maxMessageBytes)),
   });
-  const closed = new Promise<void>((resolve) => {
-    gone = resolve;
-    input.on("data", (chunk: Buffer) => lines.push(chunk));
-    input.once("end", () => {
-      lines.end();
-      resolve();
-    });
-    input.once("error", () => resolve());
-    // A client that no longer reads is gone.
-    output.once("error", () => resolve());
+  function endInput(): void {
+    client.silence();
+    inputEnded.resolve();
+  }
+  input.on("data", (chunk: Buffer) => lines.push(chunk));
+  input.once("end", () => {
+    lines.end();
+    endInput();
   });
+  input.once("error", endInput);
+  // A client that no longer reads is gone.
+  output.once("error", () => gone.resolve());
+  const answered = inputEnded.promise.then(() => client.drain(LAST_ANSWERS_MS, cutOff()));
 
   return {
-    closed,
+    closed: Promise.race([gone.promise, answered]),
     async drain(graceMs) {
+      const until = performance.now() + graceMs;
+      // A client that has closed its side as well waits for nothing that takes time.
+      const over = Promise.race([gone.promise, inputEnded.promise]);
+      if (reachable()) await Promise.race([client.drain(graceMs, cutOff()), over]);
+      client.close(cutOff());
       input.pause();
-      const reason = new HangarError("shutting_down", "Hangar is shutting down");
-      if (reachable()) await client.idle(graceMs, reason);
-      client.close(reason);
-      await new Promise<void>((resolve) => {
-        if (!reachable() || output.writableLength === 0) return resolve();
-        // A client that does not read must not keep the providers from being stopped.
-        const late = setTimeout(resolve, LAST_BYTES_MS);
-        output.write("", () => {
-          clearTimeout(late);
-          resolve();
-        });
-      });
+      if (reachable()) await flush(output, Math.max(until, performance.now() + LAST_BYTES_MS));
     },
   };
+}
+
+/** Lets what was written go out, but waits for no reader that takes nothing, and for none longer than `until`. */
+async function flush(output: Writable, until: number): Promise<void> {
+  let left = output.writableLength;
+  let takenAt = performance.now();
+  while (output.writable && left > 0) {
+    const now = performance.now();
+    if (now >= until || now - takenAt >= LAST_BYTES_MS) return;
+    await sleep(LOOK_MS);
+    if (output.writableLength < left) takenAt = performance.now();
+    left = output.writableLength;
+  }
 }

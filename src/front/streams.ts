@@ -50,9 +50,9 @@ export class EventStreams {
     return stream === undefined ? undefined : { stream, seq: Number(seq) };
   }
 
-  /** Breaks what is not finished; the last message of the others may still be on its way out. */
+  /** Ends all connections; the last messages may still be on their way out. */
   close(): void {
-    for (const stream of this.#streams.values()) if (!stream.finished) stream.cut();
+    for (const stream of this.#streams.values()) if (!stream.finished) stream.pause();
     this.#streams.clear();
     for (const { text } of this.#kept.splice(0)) this.#count(text.length, -1);
   }

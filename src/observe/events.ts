@@ -1,5 +1,11 @@
 import type { Era } from "../target.ts";
 
+/** Where a provider's words that are no messages came from; `http` is what a remote one answered instead. */
+export type OutputStream = "stderr" | "stdout" | "http";
+
+/** Lines a run has printed on stdout that are no messages, from which on the provider counts as noisy. */
+export const NOISY_LINES = 1_000;
+
 /** Everything worth telling, once; log lines and later metrics are views of it. */
 export type HangarEvent =
   | {
@@ -22,7 +28,35 @@ export type HangarEvent =
       readonly durationMs: number;
     }
   | { readonly type: "provider_stopped"; readonly provider: string; readonly reason: string }
-  | { readonly type: "provider_stderr"; readonly provider: string; readonly line: string }
+  /** A process runs, or an endpoint is to be spoken to; the handshake is still to come. */
+  | {
+      readonly type: "run_began";
+      readonly provider: string;
+      readonly run: number;
+      readonly what: string;
+    }
+  | {
+      readonly type: "run_ended";
+      readonly provider: string;
+      readonly run: number;
+      readonly what: string;
+      /** `exit code 3`, `signal SIGKILL`. */
+      readonly how: string;
+    }
+  /** A line that is no message, secrets taken out. */
+  | {
+      readonly type: "provider_output";
+      readonly provider: string;
+      readonly run: number;
+      readonly stream: OutputStream;
+      readonly line: string;
+    }
+  /** The provider's log cannot be written; told once until it can be again. Its lines wait, the oldest are dropped. */
+  | {
+      readonly type: "provider_log_unwritable";
+      readonly provider: string;
+      readonly error: string;
+    }
   | {
       readonly type: "provider_noise";
       readonly provider: string;

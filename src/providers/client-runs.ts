@@ -75,6 +75,11 @@ export class ClientRuns {
     };
   }
 
+  /** As of a provider. */
+  startNoMore(): void {
+    for (const { registered } of this.#runs.values()) registered.provider.startNoMore();
+  }
+
   async close(): Promise<void> {
     for (const client of this.#runs.keys()) this.#end(client);
     await this.#closing;

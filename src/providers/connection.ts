@@ -451,19 +451,20 @@ export class Connection {
     });
   }
 
-  /** Takes one line of the provider's output; `about` is the request it came with, where that is known. */
-  receive(line: string, about?: number): void {
+  /** Takes one line of the provider's output; `about` is the request it came with, where that is known. False when it is no message. */
+  receive(line: string, about?: number): boolean {
     let message: Message;
     try {
       message = scanMessage(line);
     } catch (error) {
       this.unreadable((error as Error).message, line);
-      return;
+      return false;
     }
     this.#heardAt = performance.now();
     if (message.kind === "response") this.#answered(message);
     else if (message.kind === "request") this.#safely(() => this.#asked(message, about));
     else this.#safely(() => this.#noted(message, about));
+    return true;
   }
 
   /** The provider wants the client to come back for the answer to a request. */

@@ -1,8 +1,8 @@
 import type { Exit } from "../drivers/driver.ts";
 
-const STDERR_LINES = 20;
+const LAST_LINES = 20;
 
-/** What the last lines of stderr give away, and what helps. First match wins. */
+/** What the last lines of output give away, and what helps. First match wins. */
 const HINTS: readonly (readonly [RegExp, string])[] = [
   [
     /command not found|: not found$|exec: .* not found/im,
@@ -41,7 +41,7 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
 
 /** Why a start failed, for people: what happened, the last words, and a hint where one is known. */
 export function diagnose(what: string, exit: Exit | undefined, tail: readonly string[]): string {
-  const lines = tail.slice(-STDERR_LINES);
+  const lines = tail.slice(-LAST_LINES);
   const text = lines.join("\n");
   const hint =
     HINTS.find(([pattern]) => pattern.test(text))?.[1] ??
@@ -50,7 +50,7 @@ export function diagnose(what: string, exit: Exit | undefined, tail: readonly st
       : undefined);
   return [
     what,
-    lines.length === 0 ? undefined : `stderr:\n${lines.map((line) => `  ${line}`).join("\n")}`,
+    lines.length === 0 ? undefined : `last output:\n${lines.map((line) => `  ${line}`).join("\n")}`,
     hint,
   ]
     .filter((part) => part !== undefined)

@@ -106,7 +106,7 @@ export class Provider implements Target {
   readonly #tell: Tell;
   readonly #starts: StartGate;
   /** Takes the secrets it was given out of what goes to the log. */
-  readonly #hide: (text: string) => string;
+  readonly #hide: ReturnType<typeof redactor>;
   readonly #ownCapabilities: string | undefined;
   readonly #watchers = new Watchers();
   readonly #subscriptions = new Subscriptions(
@@ -371,9 +371,15 @@ export class Provider implements Target {
     await this.start("call");
   }
 
-  /** Stops it for good: later starts are refused. */
-  async close(): Promise<void> {
+  /** Gives up a start under way, whose calls are not sent yet, and refuses later ones; calls of a running one go on. */
+  startNoMore(): void {
     this.#closed = true;
+    this.#starting?.stop.abort(shuttingDown());
+  }
+
+  /** Stops it for good. */
+  async close(): Promise<void> {
+    this.startNoMore();
     await this.stop("Hangar shuts down");
     this.#subscriptions.endAll(shuttingDown());
   }
@@ -496,10 +502,12 @@ export class Provider implements Target {
 
   async #attempt(known: Era | undefined, signal: AbortSignal): Promise<Opened> {
     let connection: Connection | undefined;
+    const about = { provider: this.name, run: this.#lifecycle.run };
     this.#noiseLines = 0;
     const run = await this.#driver.start(
       {
-        line: (text, about) => connection?.receive(text, about),
+        line: (text, id) => connection?.receive(text, id) === true,
+        printed: (stream, line) => this.#tell({ type: "provider_output", ...about, stream, line }),
         paused: (id) => connection?.paused(id),
         waits: (id) => connection?.waits(id) === true,
         lost: (id, why) => connection?.lost(id, why),
@@ -509,6 +517,11 @@ export class Provider implements Target {
             : connection.unreadable(REFUSED[reason], head),
       },
       signal,
+    );
+    const { what } = run;
+    this.#tell({ type: "run_began", ...about, what });
+    void run.exited.then((exit) =>
+      this.#tell({ type: "run_ended", ...about, what, how: describeExit(exit) }),
     );
     const abandon = (): void => void run.stop(FAILED_START_GRACE_MS);
     signal.addEventListener("abort", abandon, { once: true });
@@ -677,7 +690,7 @@ export class Provider implements Target {
       type: "provider_noise",
       provider: this.name,
       why,
-      head: this.#hide(head),
+      head: this.#hide(head, true),
       count: this.#noiseLines,
     });
   }

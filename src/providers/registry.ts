@@ -46,9 +46,14 @@ const NAMES_SHOWN = 20;
 /** Throws `provider_not_found`, with the names there are. */
 export function findProvider(registry: Registry, name: string): Registered {
   const found = registry.get(name);
-  if (found !== undefined) return found;
-  const names = [...registry.keys()].slice(0, NAMES_SHOWN).join(", ");
-  throw new HangarError(
+  if (found === undefined) throw unknownProvider(registry.keys(), name);
+  return found;
+}
+
+/** That there is no provider `name`, only those `known`. */
+export function unknownProvider(known: Iterable<string>, name: string): HangarError {
+  const names = [...known].slice(0, NAMES_SHOWN).join(", ");
+  return new HangarError(
     "provider_not_found",
     `unknown_provider: ${name.slice(0, 64)}; there are: ${names || "none"}`,
   );

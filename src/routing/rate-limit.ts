@@ -6,6 +6,8 @@ import { intercept } from "./intercept.ts";
 
 /** Principals that are remembered; the one that has been quiet for longest makes room. */
 const MAX_PRINCIPALS = 10_000;
+/** So much of a token may be lost to arithmetic. */
+const ROUNDING = 1e-9;
 
 interface Bucket {
   tokens: number;
@@ -27,13 +29,15 @@ export class RateLimit {
   take(principal: string, now: number): number | undefined {
     const { tokens, at } = this.#buckets.get(principal) ?? { tokens: this.#burst, at: now };
     const filled = Math.min(this.#burst, tokens + ((now - at) / 1000) * this.#rps);
-    const left = filled >= 1 ? filled - 1 : filled;
+    const missing = Math.max(0, 1 - filled);
+    const passes = missing < ROUNDING;
+    const left = passes ? filled - 1 : filled;
     // The last one used stands last.
     this.#buckets.delete(principal);
     this.#buckets.set(principal, { tokens: left, at: now });
     const [quietest] = this.#buckets.keys();
     if (this.#buckets.size > MAX_PRINCIPALS) this.#buckets.delete(quietest as string);
-    return filled >= 1 ? undefined : ((1 - filled) / this.#rps) * 1000;
+    return passes ? undefined : (missing / this.#rps) * 1000;
   }
 }
 

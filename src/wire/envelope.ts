@@ -172,6 +172,54 @@ export function scanMessage(text: string): Message {
   };
 }
 
+/** What decides whether a message is a request, and whose. */
+const TELLING: readonly string[] = ["id", "method", "result", "error"];
+const PRIMITIVE_ID = /^(?:"[^]*"|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?)$/;
+
+/**
+ * The id of the request that `text`, no acceptable message or the beginning of one, was to be: raw JSON, `null` where
+ * that cannot be told. Reads as far as it can and past most faults.
+ */
+export function idIn(text: string): string {
+  const found = new Map<string, string>();
+  try {
+    let at = skipSpace(text, 0);
+    if (text.charCodeAt(at) !== OPEN_BRACE) return "null";
+    do {
+      const keyAt = skipSpace(text, at + 1);
+      const keyEnd = skipKey(text, keyAt);
+      const key = decodeString(text, keyAt, keyEnd);
+      const start = skipColon(text, keyEnd);
+      at = skipRoughly(text, start);
+      if (!TELLING.includes(key)) continue;
+      if (found.has(key)) return "null";
+      found.set(key, text.slice(start, at).trimEnd());
+    } while (text.charCodeAt(at) === COMMA);
+  } catch {
+    // Nothing after this can be read; what was found before stays.
+  }
+  const id = found.get("id");
+  const isRequest = found.has("method") && !found.has("result") && !found.has("error");
+  return isRequest && id !== undefined && PRIMITIVE_ID.test(id) ? id : "null";
+}
+
+/** The end of the value at `at`, of which only strings and brackets are looked at; the comma or bracket after it. Throws where the text ends before. */
+function skipRoughly(text: string, at: number): number {
+  let level = 0;
+  for (;;) {
+    const c = text.charCodeAt(at);
+    if (c === QUOTE) {
+      at = skipString(text, at);
+      continue;
+    }
+    if (at >= text.length) throw syntax(text, at, "the end of a value");
+    if (c === OPEN_BRACE || c === OPEN_BRACKET) level++;
+    else if (level === 0 && (c === COMMA || c === CLOSE_BRACE || c === CLOSE_BRACKET)) return at;
+    else if (c === CLOSE_BRACE || c === CLOSE_BRACKET) level--;
+    at++;
+  }
+}
+
 /**
  * The members of the object at `span`, a value of a scanned message; undefined when there is none or it is no object.
  * Throws `invalid_message` on a duplicate key.

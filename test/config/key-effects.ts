@@ -5,6 +5,7 @@ export interface Proof {
 }
 
 const EFFECTS = "e2e/config-effects.test.ts";
+const PROVIDER_LOGS = "e2e/provider-logs.test.ts";
 
 function effect(title: string): Proof {
   return { file: EFFECTS, title };
@@ -130,6 +131,14 @@ export const KEY_EFFECTS: Readonly<Record<string, Proof>> = {
   ),
   logging: effect("logging.file takes the log, and stderr no longer gets it"),
   "logging.level": effect("logging.level leaves out what is less important"),
+  "logging.provider_log_max_bytes": {
+    file: PROVIDER_LOGS,
+    title: "provider_log_max_bytes is how large one gets, provider_log_files how many there are",
+  },
+  "logging.provider_log_files": {
+    file: PROVIDER_LOGS,
+    title: "provider_log_max_bytes is how large one gets, provider_log_files how many there are",
+  },
   "logging.file": effect("logging.file takes the log, and stderr no longer gets it"),
   allowed_origins: effect("allowed_origins lets a web page of that origin in and no other"),
   max_calls: {
@@ -140,4 +149,8 @@ export const KEY_EFFECTS: Readonly<Record<string, Proof>> = {
   "rate_limit.rps": RATE_LIMIT,
   "rate_limit.burst": RATE_LIMIT,
   max_message_bytes: effect("max_message_bytes refuses a larger message"),
+  shutdown_grace_s: {
+    file: "e2e/drain.test.ts",
+    title: "R13: shutdown_grace_s is how long it may go on, over %s (%s), then both sides are told",
+  },
 };

@@ -105,6 +105,20 @@ describe("which file is read", () => {
             max_consecutive_failures: 3,
             startup_timeout_s: 60,
             timeout_s: 60,
+            max_timeout_s: 3600,
+            tool_timeouts_s: {},
+            max_concurrency: 256,
+            max_queue: 1024,
+            restart: { limit: 5, window_s: 60, healthy_s: 300 },
+            circuit_breaker: {
+              failure_rate: 0.5,
+              slow_call_s: 0,
+              min_calls: 10,
+              open_s: 30,
+              half_open_calls: 3,
+            },
+            trust_annotations: false,
+            retry: { tools: [], budget: 0.2 },
             protocol: "auto",
             tools: { allow: ["*"], deny: [] },
             scope: "shared",
@@ -112,9 +126,11 @@ describe("which file is read", () => {
           },
         ],
       ]),
-      logging: { level: "info" },
+      logging: { level: "info", provider_log_max_bytes: 10_485_760, provider_log_files: 3 },
       allowed_origins: [],
+      max_calls: 10_000,
       max_message_bytes: 16_777_216,
+      shutdown_grace_s: 25,
     });
   });
 
@@ -139,6 +155,14 @@ health_check_interval_s: 0.5
 max_consecutive_failures: 1
 startup_timeout_s: 1.5
 timeout_s: 3600
+max_timeout_s: 7200
+tool_timeouts_s: {"long_*": 600.5}
+max_concurrency: 1
+max_queue: 0
+restart: {limit: 2, window_s: 10, healthy_s: 0}
+circuit_breaker: {failure_rate: 1, slow_call_s: 2, min_calls: 3, open_s: 4, half_open_calls: 5, force: open}
+trust_annotations: true
+retry: {tools: [a*], budget: 0}
 protocol: modern
 tools: {allow: ["read_*"], deny: [read_secret]}
 scope: session`),
@@ -158,11 +182,54 @@ scope: session`),
       max_consecutive_failures: 1,
       startup_timeout_s: 1.5,
       timeout_s: 3600,
+      max_timeout_s: 7200,
+      tool_timeouts_s: { "long_*": 600.5 },
+      max_concurrency: 1,
+      max_queue: 0,
+      restart: { limit: 2, window_s: 10, healthy_s: 0 },
+      circuit_breaker: {
+        ...{ failure_rate: 1, slow_call_s: 2, min_calls: 3, open_s: 4, half_open_calls: 5 },
+        force: "open",
+      },
+      trust_annotations: true,
+      retry: { tools: ["a*"], budget: 0 },
       protocol: "modern",
       tools: { allow: ["read_*"], deny: ["read_secret"] },
       scope: "session",
       headers: {},
     });
+  });
+
+  test("a remote provider has no limit of restarts, and the key for it neither", () => {
+    const { config } = load("providers:\n  a: {mode: remote, endpoint: 'http://x'}\n");
+    expect(config.providers.get("a")?.restart.limit).toBe(Infinity);
+    const text = "providers:\n  a: {mode: remote, endpoint: 'http://x', restart: {limit: 3}}\n";
+    expect(refusal(text).join("\n")).toContain("unknown key `restart`");
+  });
+
+  test.each([
+    [{ MCP_RATE_LIMIT_RPS: "2.5" }, { rps: 2.5 }],
+    [
+      { MCP_RATE_LIMIT_RPS: "2", MCP_RATE_LIMIT_BURST: "7" },
+      { rps: 2, burst: 7 },
+    ],
+    [{ MCP_RATE_LIMIT_BURST: "7" }, undefined],
+    [{ MCP_RATE_LIMIT_RPS: "" }, undefined],
+  ])("the environment %j limits requests to %j, unless the file does", (env, limit) => {
+    const path = join(folder, "rate.yaml");
+    writeFileSync(path, "providers: {}\n");
+    const options = { path, cwd: folder, builtin };
+    expect(loadConfig({ ...options, env }).config.rate_limit).toEqual(limit);
+    writeFileSync(path, "providers: {}\nrate_limit: {rps: 9}\n");
+    expect(loadConfig({ ...options, env }).config.rate_limit).toEqual({ rps: 9 });
+  });
+
+  test.each(["many", "0", "-1", "NaN"])("MCP_RATE_LIMIT_RPS=%s is refused by name", (rps) => {
+    const env = { MCP_RATE_LIMIT_RPS: rps };
+    const error = errorOf(() => loadConfig({ path: undefined, env, cwd: "/nowhere", builtin }));
+    expect(error.code).toBe("config_invalid");
+    expect(error.message).toContain("MCP_RATE_LIMIT_RPS");
+    expect(error.message).toContain(`found ${rps}`);
   });
 
   test("a remote provider has an endpoint and headers, and no command", () => {

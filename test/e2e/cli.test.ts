@@ -644,7 +644,7 @@ describe("the state directory", () => {
       expect(called).toMatchObject({ stdout: '{"result":8}\n', stderr: "" });
       expect(places.filter((other) => existsSync(at(other)))).toEqual([place]);
       expect(statSync(at(place)).mode & 0o777).toBe(0o700);
-      expect(readdirSync(at(place))).toEqual(["eras.json", "instances"]);
+      expect(readdirSync(at(place))).toEqual(["eras.json", "instances", "logs"]);
     });
   });
 
@@ -664,6 +664,14 @@ describe("the state directory", () => {
     expect(called).toMatchObject({ code: 0, stdout: '{"result":8}\n', stderr: "" });
   });
 
+  test("below a folder that takes no new ones, such as /proc, is refused at once", async () => {
+    const flags = ["--state-dir", "/proc/no/such/folder"];
+    const served = await runCli(["serve", ...flags], { stdin: conversation() });
+    expect(served.code).toBe(0);
+    expect(served.stderr).toMatch(/state_dir_unusable/);
+    expect(served.stderr).toContain("ENOENT: no such file or directory, mkdir '/proc/no'");
+  });
+
   test("and a configuration may be used by several Hangars at once", async () => {
     const config = configOf({ p: { command: fixture("env") } });
     const stateDir = tempDir();
@@ -679,7 +687,7 @@ describe("the state directory", () => {
     expect((await one.close()).code).toBe(0);
     expect((await other.invoke("p", "echo", { n: 2 })).structuredContent).toEqual({ n: 2 });
     expect((await other.close()).code).toBe(0);
-    expect(readdirSync(stateDir)).toEqual(["eras.json", "instances"]);
+    expect(readdirSync(stateDir)).toEqual(["eras.json", "instances", "logs"]);
     expect(readdirSync(join(stateDir, "instances"))).toEqual([]);
     const eras = JSON.parse(readFileSync(join(stateDir, "eras.json"), "utf8"));
     expect(Object.values(eras)).toEqual([expect.objectContaining({ era: "legacy" })]);

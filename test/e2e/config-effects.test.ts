@@ -848,6 +848,32 @@ describe("a setting", () => {
     expect(second.length).toBeGreaterThan(first.length);
   });
 
+  test.each([
+    ["/tmp", "logging.file: /tmp is a folder; name a file in it, such as /tmp/mcp-hangar.log"],
+    [
+      "/proc/no/such/file.log",
+      "logging.file: /proc/no/such/file.log is no file that can be written (ENOENT: no such file or directory, mkdir '/proc/no'); " +
+        "name another, or leave the key out to log to stderr",
+    ],
+  ])("logging.file %s is refused with the key and what to do", async (file, message) => {
+    const config = configOf({ p: { command: fixture("add") } }, { logging: { file } });
+    const { code, stderr } = await runCli(["serve", "--config", config]);
+    expect(stderr).toBe(`mcp-hangar: ${message}\n`);
+    expect(code).toBe(78);
+  });
+
+  test("logging.file on a full disk costs the log and nothing else", async () => {
+    const config = configOf(
+      { p: { command: fixture("add") } },
+      { logging: { file: "/dev/full", level: "debug" } },
+    );
+    const hangar = await startStdio({ config });
+    for (let n = 0; n < 3; n++) {
+      expect((await hangar.invoke("p", "echo", { n })).structuredContent).toEqual({ n });
+    }
+    expect((await hangar.close()).code).toBe(0);
+  });
+
   test("logging.level leaves out what is less important", async () => {
     const cases = [
       { level: "debug", expected: LEVELS },

@@ -104,7 +104,7 @@ describe("a provider that is called more than it can take", () => {
     const codes = await Promise.all(
       Array.from({ length: 6 }, async () => {
         await sleep(1);
-        return (await hangar.invoke("p", "echo", { text }, 8)).structuredContent.code;
+        return (await hangar.invoke("p", "echo", { text }, 13)).structuredContent.code;
       }),
     );
     expect(codes.filter((code) => code === "overloaded").length).toBeGreaterThanOrEqual(2);

@@ -107,7 +107,8 @@ describe("the end", () => {
   });
 
   test("answers a call that takes too long before it exits", async () => {
-    const hangar = await startStdio({ config: configOf({ p: { command: fixture("slow") } }) });
+    const config = configOf({ p: { command: fixture("slow") } }, { shutdown_grace_s: 1 });
+    const hangar = await startStdio({ config });
     await hangar.invoke("p", "echo");
     const call = hangar.invoke("p", "sleep", { ms: 60_000 });
     await waitFor("the call", async () => (await hangar.details("p")).in_flight === 1);
@@ -243,19 +244,21 @@ describe("a modern client", () => {
 
 describe("a message that is none", () => {
   test.each([
-    ["no JSON", "{nope", -32700],
-    ["a batch", '[{"jsonrpc":"2.0","id":1,"method":"ping"}]', -32600],
-    ["a number", "17", -32600],
-    ["another JSON-RPC", '{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600],
-    ["a key twice", '{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}', -32600],
-    ["a hidden key twice", '{"jsonrpc":"2.0","id":1,"method":"ping","\\u0069d":2}', -32600],
+    ["no JSON", "{nope", -32700, null],
+    ["a batch", '[{"jsonrpc":"2.0","id":1,"method":"ping"}]', -32600, null],
+    ["a number", "17", -32600, null],
+    ["not a number", '{"jsonrpc":"2.0","id":"a","method":"ping","params":{"n":NaN}}', -32700, "a"],
+    ["another JSON-RPC", '{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600, 1],
+    ["a key twice", '{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}', -32600, null],
+    ["a hidden key twice", '{"jsonrpc":"2.0","id":1,"method":"ping","\\u0069d":2}', -32600, null],
     [
       "65 levels",
-      `{"jsonrpc":"2.0","id":1,"method":"ping","params":${"[".repeat(64)}${"]".repeat(64)}}`,
+      `{"method":"ping","params":${"[".repeat(64)}${"]".repeat(64)},"jsonrpc":"2.0","id":1}`,
       -32600,
+      1,
     ],
-    ["a null id", '{"jsonrpc":"2.0","id":null,"method":"ping"}', -32600],
-  ])("because it is %s is refused, and the conversation goes on", async (_, text, code) => {
+    ["a null id", '{"jsonrpc":"2.0","id":null,"method":"ping"}', -32600, null],
+  ])("because it is %s is refused, and the conversation goes on", async (_, text, code, own) => {
     const hangar = await startStdio();
     const refused = waitFor("the refusal", () =>
       hangar.notifications.find(({ error }) => error !== undefined),
@@ -264,7 +267,8 @@ describe("a message that is none", () => {
     const { error, id } = await refused;
     expect(error.code).toBe(code);
     expect(typeof error.data.code).toBe("string");
-    expect(id).toBeNull();
+    // By its own id, where that can be told, or its client would wait for ever.
+    expect(id).toBe(own);
     expect((await hangar.request("ping")).result).toEqual({});
   });
 
@@ -274,10 +278,11 @@ describe("a message that is none", () => {
     });
     const text = "x".repeat(20_000);
     hangar.send({ jsonrpc: "2.0", id: "long", method: "ping", params: { text } });
-    const { error } = await waitFor("the refusal", () =>
+    const { error, id } = await waitFor("the refusal", () =>
       hangar.notifications.find(({ error: found }) => found !== undefined),
     );
     expect(error.data.code).toBe("message_too_large");
+    expect(id).toBe("long");
     expect((await hangar.request("ping")).result).toEqual({});
   });
 

@@ -1,3 +1,5 @@
+import { IncomingMessage, ServerResponse } from "node:http";
+import { Socket } from "node:net";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { HangarError } from "../../src/errors.ts";
 import { Sessions } from "../../src/front/sessions.ts";
@@ -50,6 +52,22 @@ function callIn(session: Session, id = "1"): { finish: () => void; ends: Outcome
   return { finish: () => taken?.end({ kind: "reply", isError: false, text: "{}" }), ends };
 }
 
+/** The client's `initialize`, answered. */
+function greet(session: Session): void {
+  const message = scanMessage('{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}');
+  const { client } = session;
+  const handler = { note: () => {}, ask: () => ({ withdraw: () => {} }), pause: () => {} };
+  client.dispatch({ message, caller: client.caller }, { ...handler, end: () => {} }, () => true);
+  lastTaken?.end({ kind: "reply", isError: false, text: "{}" });
+}
+
+/** The client's GET, on the response that is returned. */
+function listenIn(session: Session): ServerResponse {
+  const response = new ServerResponse(new IncomingMessage(new Socket()));
+  session.standalone.attach(response, {});
+  return response;
+}
+
 function refusal(use: () => unknown): string | undefined {
   try {
     use();
@@ -98,15 +116,60 @@ describe("a session", () => {
     expect(refusal(() => sessions.use(id, patient, "token"))).toBe("session_not_found");
   });
 
-  it("lives half an hour after its last use", () => {
+  it("R14: lives half an hour after its last use, and then ends by itself, to the millisecond", () => {
     const sessions = new Sessions();
     const { id } = sessions.open(patient, "local");
-    for (let used = 0; used < 3; used++) {
-      vi.advanceTimersByTime(TTL_MS);
+    for (const usedAfterMs of [1, TTL_MS - 1, 20 * MINUTE_MS, 1]) {
+      vi.advanceTimersByTime(usedAfterMs);
       expect(sessions.use(id, patient, "local").id).toBe(id);
     }
-    vi.advanceTimersByTime(TTL_MS + 1);
+    vi.advanceTimersByTime(TTL_MS - 1);
+    expect([...sessions]).toHaveLength(1);
+    vi.advanceTimersByTime(1);
+    expect([...sessions]).toEqual([]);
     expect(refusal(() => sessions.use(id, patient, "local"))).toBe("session_not_found");
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it("lets go of what it watches when it expires", () => {
+    let watches = 0;
+    const watched: Target = {
+      ...patient,
+      watch() {
+        watches++;
+        return { note: () => {}, close: () => void watches-- };
+      },
+    };
+    const session = new Sessions().open(watched, "local");
+    greet(session);
+    expect(watches).toBe(1);
+    vi.advanceTimersByTime(TTL_MS);
+    expect(watches).toBe(0);
+  });
+
+  it("is ended by no clock that is set", () => {
+    const sessions = new Sessions();
+    const { id } = sessions.open(patient, "local");
+    vi.advanceTimersByTime(TTL_MS - 1);
+    vi.setSystemTime(Date.now() + 60 * MINUTE_MS);
+    expect(sessions.use(id, patient, "local").id).toBe(id);
+    vi.setSystemTime(Date.now() - 120 * MINUTE_MS);
+    vi.advanceTimersByTime(TTL_MS);
+    expect([...sessions]).toEqual([]);
+  });
+
+  it("does not expire while its client listens, and lives half an hour after that", () => {
+    const sessions = new Sessions();
+    const session = sessions.open(patient, "local");
+    const response = listenIn(session);
+    vi.advanceTimersByTime(2 * TTL_MS);
+    expect([...sessions]).toEqual([session]);
+    response.emit("close");
+    session.touch();
+    vi.advanceTimersByTime(TTL_MS - 1);
+    expect([...sessions]).toEqual([session]);
+    vi.advanceTimersByTime(1);
+    expect([...sessions]).toEqual([]);
   });
 
   it("does not expire while a call is under way in it", () => {
@@ -114,8 +177,7 @@ describe("a session", () => {
     const session = sessions.open(patient, "local");
     callIn(session);
     vi.advanceTimersByTime(2 * TTL_MS);
-    sessions.open(patient, "local");
-    expect(sessions.use(session.id, patient, "local")).toBe(session);
+    expect([...sessions]).toEqual([session]);
   });
 
   it("lives half an hour after a call that took longer than that", () => {
@@ -124,8 +186,10 @@ describe("a session", () => {
     const { finish } = callIn(session);
     vi.advanceTimersByTime(TTL_MS + MINUTE_MS);
     finish();
-    vi.advanceTimersByTime(MINUTE_MS);
-    expect(refusal(() => sessions.use(session.id, patient, "local"))).toBeUndefined();
+    vi.advanceTimersByTime(TTL_MS - 1);
+    expect([...sessions]).toEqual([session]);
+    vi.advanceTimersByTime(1);
+    expect([...sessions]).toEqual([]);
   });
 
   it("ends its calls when it is ended, each once", () => {
@@ -178,6 +242,15 @@ describe("ten thousand sessions", () => {
     expect(refusal(() => sessions.use(idle.id, patient, "local"))).toBe("session_not_found");
   });
 
+  it("lose none whose client listens", () => {
+    const { sessions, opened } = filled();
+    const listening = opened.slice(0, 3);
+    for (const session of listening) listenIn(session);
+    for (let n = 0; n < MAX_SESSIONS; n++) sessions.open(patient, "local");
+    expect(listening.filter(({ id }) => sessions.use(id, patient, "local"))).toHaveLength(3);
+    expect([...sessions]).toHaveLength(MAX_SESSIONS);
+  });
+
   it("let nobody in when all of them have calls under way", () => {
     const { sessions, opened } = filled();
     const calls = opened.map((session) => callIn(session));
@@ -189,11 +262,10 @@ describe("ten thousand sessions", () => {
     expect(refusal(() => sessions.use(freed.id, patient, "local"))).toBe("session_not_found");
   });
 
-  it("all make room when they have expired", () => {
-    const { sessions, opened } = filled();
-    vi.advanceTimersByTime(TTL_MS + 1);
-    const added = sessions.open(patient, "local");
-    expect(sessions.use(added.id, patient, "local")).toBe(added);
-    expect(refusal(() => sessions.use(opened[0]?.id, patient, "local"))).toBe("session_not_found");
+  it("are all gone when they have expired, and their timers with them", () => {
+    const { sessions } = filled();
+    vi.advanceTimersByTime(TTL_MS);
+    expect([...sessions]).toEqual([]);
+    expect(vi.getTimerCount()).toBe(0);
   });
 });

@@ -46,9 +46,21 @@ describe("redactor", () => {
     const key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END KEY-----";
     const redact = redactor({ PRIVATE_KEY: key });
     expect(redact(key)).not.toContain("MIIEvQIBADANBgkq");
-    const printed = key.split("\n").map(redact).join("\n");
+    const printed = key
+      .split("\n")
+      .map((line) => redact(line))
+      .join("\n");
     expect(printed).not.toContain("MIIEvQIBADANBgkq");
     expect(printed).not.toContain("hkiG9w0BAQEFAASC");
+  });
+
+  it("takes an end that a secret may begin with, where text was cut", () => {
+    const redact = redactor({ TOKEN: "abcdefgh" });
+    expect(redact("it is abcdefg", true)).toBe("it is ");
+    expect(redact("it is abcd", true)).toBe("it is ");
+    expect(redact("it is abcd")).toBe("it is abcd");
+    expect(redact("it is abc", true)).toBe("it is abc");
+    expect(redact("abcdefgh is what it is", true)).toBe("[redacted] is what it is");
   });
 
   it("leaves no secret in any text, and everything else as it was", () => {

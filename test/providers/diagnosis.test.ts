@@ -6,7 +6,7 @@ const FAILED = { code: 1, signal: null };
 function hintFor(stderr: string): string | undefined {
   const lines = stderr.split("\n");
   const [what, heading, ...rest] = diagnose("it ended", FAILED, lines).split("\n");
-  expect([what, heading]).toEqual(["it ended", "stderr:"]);
+  expect([what, heading]).toEqual(["it ended", "last output:"]);
   expect(rest.slice(0, lines.length)).toEqual(lines.map((line) => `  ${line}`));
   return rest[lines.length];
 }
@@ -69,7 +69,7 @@ describe("diagnose", () => {
     const said = diagnose("it ended", FAILED, lines);
     expect(said.split("\n")).toEqual([
       "it ended",
-      "stderr:",
+      "last output:",
       ...lines.slice(1).map((line) => `  ${line}`),
     ]);
   });

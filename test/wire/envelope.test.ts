@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { HangarError } from "../../src/errors.ts";
 import {
   type Edit,
+  idIn,
   itemsOf,
   membersOf,
   scanMessage,
@@ -559,6 +560,78 @@ function spansOf(tree: Tree | undefined): [string, { start: number; end: number 
   const members = tree?.members ?? [];
   return members.map(({ key: name, tree: { start, end } }) => [name, { start, end }]);
 }
+
+describe("idIn", () => {
+  it.each([
+    ["another JSON-RPC", '{"jsonrpc":"1.0","id":7,"method":"a"}', "7"],
+    ["the id at the end", '{"method":"a","params":[NaN,{"id":1}],"jsonrpc":"2.0", "id" : 7 }', "7"],
+    ["a key twice", '{"id":"\\u0061","method":"a","params":{},"params":{}}', '"\\u0061"'],
+    ["a number no double holds", '{"method":"a","id":90071992547409931e0}', "90071992547409931e0"],
+    ["an end too soon", '{"id":7,"method":"a","params":{"text":"xx', "7"],
+    ["an end in the id", '{"method":"a","id":7', "null"],
+    ["the id twice", '{"id":7,"method":"a","id":8}', "null"],
+    ["the id twice, once hidden", '{"id":7,"method":"a","\\u0069d":8}', "null"],
+    ["no method", '{"id":7,"params":{}}', "null"],
+    ["a result", '{"id":7,"result":NaN,"method":"a"}', "null"],
+    ["an error", '{"method":"a","id":7,"error":{}}', "null"],
+    ["the id null", '{"id":null,"method":"a"}', "null"],
+    ["the id an object", '{"id":{},"method":"a"}', "null"],
+    ["the id no number", '{"id":07,"method":"a"}', "null"],
+    ["a batch", '[{"id":7,"method":"a"}]', "null"],
+    ["no object", "7", "null"],
+    ["nothing", "", "null"],
+  ])("of a message with %s", (_, text, id) => {
+    expect(idIn(text)).toBe(id);
+  });
+
+  it("is the request's own or null, whatever is cut off or damaged behind it", () => {
+    const key = fc.constantFrom("a", "id", "method");
+    const request = fc.record({
+      id: fc.oneof(fc.string(), fc.integer()),
+      method: fc.string(),
+      params: fc.dictionary(key, fc.jsonValue()),
+    });
+    fc.assert(
+      fc.property(request, fc.nat(), fc.string(), (message, at, damage) => {
+        const text = JSON.stringify(message);
+        const own = JSON.stringify(message.id);
+        expect(idIn(text)).toBe(own);
+        const behind = text.indexOf(',"params"') + 1 + (at % 20);
+        const found = idIn(text.slice(0, behind) + damage);
+        if (!damage.includes('"')) expect([own, "null"]).toContain(found);
+      }),
+      RUNS,
+    );
+  });
+
+  it("throws at no text", () => {
+    const pieces = fc.constantFrom(
+      "{",
+      "}",
+      "[",
+      "]",
+      ",",
+      ":",
+      '"',
+      "\\",
+      '"id"',
+      '"method"',
+      "1",
+    );
+    fc.assert(
+      fc.property(fc.array(pieces), fc.string(), (some, any) => {
+        expect(typeof idIn(`{${some.join("")}`)).toBe("string");
+        expect(idIn(any)).toBe("null");
+      }),
+      RUNS,
+    );
+  });
+
+  it("passes hundreds of thousands of levels", () => {
+    const deep = "[".repeat(300_000) + "]".repeat(300_000);
+    expect(idIn(`{"method":"a","params":${deep},"id":7}`)).toBe("7");
+  });
+});
 
 describe("membersOf and itemsOf", () => {
   it("find what the slow parser finds, at any level", () => {
