@@ -3,11 +3,11 @@
  * that was not there before. What is left over is printed and ended, so that the next file starts clean.
  */
 import { randomUUID } from "node:crypto";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll } from "vitest";
-import { findProcesses, type ProcessInfo } from "./processes.ts";
+import { descriptorsOf, findProcesses, type ProcessInfo } from "./processes.ts";
 
 const SETTLE_MS = 3000;
 /** The runtime itself closes some connections only after a while. */
@@ -30,7 +30,7 @@ export function fileMarker(): string {
 }
 
 beforeAll(() => {
-  descriptorsBefore = openDescriptors();
+  descriptorsBefore = descriptorsOf("self");
 });
 
 afterAll(
@@ -96,21 +96,10 @@ function accepts(port: number): Promise<boolean> {
 }
 
 function newDescriptors(): string[] {
-  const left = openDescriptors();
+  const left = descriptorsOf("self");
   for (const descriptor of descriptorsBefore) {
     const index = left.indexOf(descriptor);
     if (index >= 0) left.splice(index, 1);
   }
   return left;
-}
-
-/** What the descriptors of this process point at; numbers are left out because they are reused. */
-function openDescriptors(): string[] {
-  return readdirSync("/proc/self/fd").flatMap((number) => {
-    try {
-      return [readlinkSync(`/proc/self/fd/${number}`)];
-    } catch {
-      return []; // the descriptor of readdir itself
-    }
-  });
 }

@@ -1,5 +1,6 @@
 /** Looks at running processes through /proc; only what carries a variable we set is ever ours. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
 
 export interface ProcessInfo {
   readonly pid: number;
@@ -21,12 +22,24 @@ export function findProcesses(marker: string): ProcessInfo[] {
   return found;
 }
 
-/** The children of a process whose command line has `word` in it. */
+/** The children of a process whose command line has `word` in it; that of a zombie is empty. */
 export function childrenOf(parent: number, word: string): number[] {
   return readdirSync("/proc")
     .map(Number)
     .filter((pid) => Number.isInteger(pid) && readProc(pid, "cmdline").includes(word))
     .filter((pid) => readProc(pid, "status").includes(`\nPPid:\t${parent}\n`));
+}
+
+/** What the descriptors of a process point at; numbers are left out because they are reused. */
+export function descriptorsOf(pid: number | "self"): string[] {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).flatMap((number) => {
+    try {
+      return [readlinkSync(join(folder, number))];
+    } catch {
+      return []; // the one that readdir itself had here
+    }
+  });
 }
 
 /** Whether the process runs; a zombie does not. */

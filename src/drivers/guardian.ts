@@ -57,6 +57,8 @@ const MIN_LIFE_MS = 1_000;
 export interface Guardian {
   /** Random id of this Hangar; each of its processes carries it in HANGAR_INSTANCE. */
   readonly instance: string;
+  /** To be called before a group is started: Hangar may be killed before it can call `watch`. */
+  standBy(): void;
   /** From now on the group led by `pid` ends with Hangar. */
   watch(pid: number): void;
   /** The group is gone. */
@@ -65,7 +67,7 @@ export interface Guardian {
   close(): void;
 }
 
-/** The guardian of one Hangar; its process is started with the first group, and again when somebody kills it. */
+/** The guardian of one Hangar; its process is started before the first group, and again when somebody kills it. */
 export function createGuardian(instance: string, tell: Tell): Guardian {
   const groups = new Set<number>();
   let child: ChildProcess | undefined;
@@ -104,6 +106,7 @@ export function createGuardian(instance: string, tell: Tell): Guardian {
 
   return {
     instance,
+    standBy: start,
     watch(pid) {
       groups.add(pid);
       if (child === undefined) start();

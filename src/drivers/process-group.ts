@@ -43,6 +43,7 @@ export async function spawnGroup(
     readonly guardian: Guardian;
   },
 ): Promise<ProcessGroup> {
+  guardian.standBy();
   const child = spawn(file, args, { ...options, detached: true, stdio: "pipe", windowsHide: true });
   const exit = once(child, "exit") as Promise<[number | null, NodeJS.Signals | null]>;
   exit.catch(() => {}); // a failed spawn is reported below

@@ -234,7 +234,7 @@ describe("a legacy client", () => {
     expect((await legacy.request("ping")).result).toEqual({});
   });
 
-  test("ends the calls under way in its session by DELETE", async () => {
+  test("R7: ends the calls under way in its session by DELETE", async () => {
     const session = await openSession(legacy);
     const { answer, providerId } = await beginSleep(legacy, 60_000, { headers: session });
     await legacy.send("DELETE", "/mcp", session);

@@ -20,6 +20,7 @@ import {
   waitFor,
 } from "../harness.ts";
 import { isAlive } from "../processes.ts";
+import { seeded } from "../seeded.ts";
 
 const POST_HEADERS = {
   "content-type": "application/json",
@@ -673,7 +674,7 @@ describe("HTTP+SSE", () => {
     await waitFor("404", async () => (await post(ping)).status === 404);
   });
 
-  test("cancels what a client has asked for when its stream closes", async () => {
+  test("R7: cancels what a client has asked for when its stream closes", async () => {
     const session = await openSession(shared, "talks");
     const before = await cancelledTalks(session);
     const { stream, post } = await connect(shared, "/sse/talks");
@@ -871,7 +872,7 @@ describe("a modern call", () => {
     expect(initialize.headers["mcp-session-id"]).toBeUndefined();
   });
 
-  test("is cancelled at the provider when its client goes away, and no other call is", async () => {
+  test("R7: is cancelled at the provider when its client goes away, and no other call is", async () => {
     const mark = "goes-away";
     const params = { name: "t", arguments: { mark }, _meta: { progressToken: 1 } };
     const progress =
@@ -1162,17 +1163,6 @@ describe("on stdio with --provider", () => {
 });
 
 describe("isolation", () => {
-  /** Numbers that look random and are the same in every run (mulberry32). */
-  function seeded(seed: number): () => number {
-    let state = seed;
-    return () => {
-      state = (state + 0x6d2b79f5) | 0;
-      let t = Math.imul(state ^ (state >>> 15), 1 | state);
-      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-      return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-    };
-  }
-
   test("gives each of 200 clients with the same ids its own answers and progress", async () => {
     const command = fixture("talks");
     const hangar = await startHttp({

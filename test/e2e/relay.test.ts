@@ -513,7 +513,7 @@ describe.each(TRANSPORTS)("over %s", (transport) => {
     expect(peer.of("notifications/progress")).toEqual([]);
   });
 
-  test("a cancel reaches the provider with its own id and the reason, and only that call", async () => {
+  test("R7: a cancel reaches the provider with its own id and the reason, and only that call", async () => {
     const provider = fresh();
     const peer = await connect(provider, transport);
     void peer.say([], { id: "slow", as: "slow" }).catch(() => undefined);
