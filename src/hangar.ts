@@ -121,10 +121,11 @@ export function createHangar({ config, stateDir, tell: told }: HangarOptions): H
       tell({ type: "shutting_down", reason });
       loops.abort();
       const runners = [...providers, ...perClient];
-      for (const one of runners) one.startNoMore();
+      const over = new HangarError("shutting_down", "Hangar shuts down");
+      for (const one of runners) one.startNoMore(over);
       const graceMs = config.shutdown_grace_s * 1000;
       await Promise.all(fronts.map((opened) => opened.drain(graceMs)));
-      await Promise.all(runners.map((one) => one.close()));
+      await Promise.all(runners.map((one) => one.close(over)));
       await looking.ended;
       await swept;
       await logs.close();

@@ -22,6 +22,8 @@ export interface Call {
   readonly caller: Caller;
   /** The deadline the caller chose, in milliseconds; without it the target's own applies. */
   readonly timeoutMs?: number;
+  /** When it will be cancelled if nothing comes of it, by `performance.now()`. */
+  readonly expiresAt?: number;
   /** HTTP headers that belong to the call beyond this hop, names in lower case: `mcp-param-*`, trace context. */
   readonly headers?: Readonly<Record<string, string>>;
 }

@@ -23,6 +23,7 @@ import { isAlive } from "./processes.ts";
 /** Long enough for a second end, or a note after the end, to show up. */
 const AFTERMATH_MS = 30;
 const MIB = 1024 * 1024;
+const OVER = new HangarError("shutting_down", "the test is over");
 
 /** A provider on a real process, and what it told. */
 export interface OpenedProvider {
@@ -184,7 +185,7 @@ function cancelled(why = "no longer wanted"): HangarError {
 
 /** Closes what `openProvider` opened, and fails if a watched call broke the contract or never ended. */
 afterEach(async () => {
-  for (const { provider } of opened.splice(0)) await provider.close();
+  for (const { provider } of opened.splice(0)) await provider.close(OVER);
   for (const guardian of guardians.splice(0)) guardian.close();
   await sleep(AFTERMATH_MS);
   const calls = dispatched.splice(0);
@@ -356,7 +357,7 @@ export function testTarget(name: string, under: TargetUnderTest): void {
       await sleep(20);
       expect(() => sent.running.cancel(cancelled())).not.toThrow();
       expect(codeOf(await sent.ended)).toBe("cancelled");
-      await provider.close();
+      await provider.close(OVER);
       const refused = dispatch(target, call("echo"), { end });
       expect(codeOf(await refused.ended)).toBe("shutting_down");
     });
@@ -458,7 +459,7 @@ export function testTarget(name: string, under: TargetUnderTest): void {
     it("refuses every call of a closed provider", async () => {
       const { target, provider } = await openWarm("add");
       const last = dispatch(target, call("echo"));
-      await provider.close();
+      await provider.close(OVER);
       expect([undefined, "provider_stopped"]).toContain(codeOf(await last.ended));
       expect(codeOf(await dispatch(target, call("echo")).ended)).toBe("shutting_down");
       if (under.showsAvailable !== false) expect(target.available).toBe(false);

@@ -166,7 +166,7 @@ const DEFAULT_LINES = 100;
 
 function wholeNumber(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError("It must be a whole number, 0 or greater.");
+  throw new InvalidArgumentError("It must be a whole number from 0 to 999999999.");
 }
 
 /** As for `timeout_s`; what timers cannot hold would end at once. */

@@ -180,8 +180,8 @@ const common = {
     ),
 };
 
-/** What never crashes, such as a server elsewhere, is tried again for ever. */
-export const NO_RESTART_LIMIT = { limit: Infinity, window_s: 0, healthy_s: 0 };
+/** A server elsewhere costs this machine nothing when it fails: it is tried again for ever, after growing waits. */
+export const NO_RESTART_LIMIT = { limit: Infinity, window_s: 0, healthy_s: 300 };
 
 export const providerSchema = z
   .strictObject({

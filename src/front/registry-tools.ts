@@ -457,6 +457,9 @@ async function run(registry: Registry, tool: string, args: Arguments): Promise<s
       return JSON.stringify({ ...names(provider), state: provider.facts.state, tools });
     }
     case "registry_stop":
+      registered.gate.cancelWaiting(
+        new HangarError("provider_stopped", `provider ${provider.name} was stopped by hand`),
+      );
       await provider.stop("shutdown");
       return JSON.stringify({
         stopped: provider.name,

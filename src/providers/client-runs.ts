@@ -38,6 +38,7 @@ export class ClientRuns {
   readonly #runs = new Map<string, ClientRun>();
   readonly #holds = new Set<Hold>();
   #closing: Promise<unknown> = Promise.resolve();
+  #closed: HangarError | undefined;
 
   constructor(options: ClientRunsOptions) {
     this.#options = options;
@@ -75,12 +76,14 @@ export class ClientRuns {
     };
   }
 
-  /** As of a provider. */
-  startNoMore(): void {
-    for (const { registered } of this.#runs.values()) registered.provider.startNoMore();
+  /** As of a provider; and no client gets a run any more that has none. */
+  startNoMore(why: HangarError): void {
+    this.#closed ??= why;
+    for (const { registered } of this.#runs.values()) registered.provider.startNoMore(why);
   }
 
-  async close(): Promise<void> {
+  async close(why: HangarError): Promise<void> {
+    this.startNoMore(why);
     for (const client of this.#runs.keys()) this.#end(client);
     await this.#closing;
   }
@@ -88,6 +91,7 @@ export class ClientRuns {
   #of({ client }: Caller, capabilities: string): ClientRun {
     const known = this.#runs.get(client);
     if (known !== undefined) return known;
+    if (this.#closed !== undefined) throw this.#closed;
     this.#makeRoom();
     const registered = this.#options.make(capabilities);
     const run = { registered, release: this.#options.adopt(registered) };
@@ -123,12 +127,15 @@ export class ClientRuns {
       if (hold.watcher.caller.client === client) hold.watch = undefined;
     }
     run.release();
-    this.#closing = Promise.all([this.#closing, run.registered.provider.close()]);
+    const why = `the client's run of provider ${this.#options.name} has ended`;
+    const over = this.#closed ?? new HangarError("provider_stopped", why);
+    run.registered.gate.cancelWaiting(over);
+    this.#closing = Promise.all([this.#closing, run.registered.provider.close(over)]);
   }
 }
 
-function isResting({ provider }: Registered): boolean {
-  return !provider.running && provider.facts.state !== "initializing";
+function isResting({ provider, gate }: Registered): boolean {
+  return !provider.running && gate.underWay() === 0 && provider.facts.state !== "initializing";
 }
 
 /** What the client declares: in `initialize` it is just saying so. */

@@ -244,15 +244,18 @@ export class Connection {
     return { era: "legacy", version, text, hasTools: offersTools(text, body) };
   }
 
-  /** All tools of the provider, all pages; each may take `timeoutMs`. Throws `provider_refused`. */
+  /** All tools of the provider, all pages, which may take `timeoutMs` together. Throws `provider_refused`, `timeout`. */
   async listTools(timeoutMs?: number): Promise<readonly Tool[]> {
     // By name: a provider that repeats a page, or itself, offers each tool once.
     const tools = new Map<string, Tool>();
     const seen = new Set<string>();
     let cursor: string | undefined;
+    const until = performance.now() + (timeoutMs ?? 0);
     for (;;) {
       const params = cursor === undefined ? "{}" : `{"cursor":${cursor}}`;
-      const answer = await this.ownRequest("tools/list", params, timeoutMs);
+      const leftMs = Math.max(1, Math.ceil(until - performance.now()));
+      const limitMs = timeoutMs === undefined ? undefined : leftMs;
+      const answer = await this.ownRequest("tools/list", params, limitMs);
       const { text } = answer;
       const body = resultOf("tools/list", answer);
       for (const item of itemsOf(text, body.get("tools")) ?? []) {

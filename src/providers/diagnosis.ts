@@ -1,4 +1,5 @@
 import type { Exit } from "../drivers/driver.ts";
+import type { HangarError } from "../errors.ts";
 
 const LAST_LINES = 20;
 
@@ -55,4 +56,14 @@ export function diagnose(what: string, exit: Exit | undefined, tail: readonly st
   ]
     .filter((part) => part !== undefined)
     .join("\n");
+}
+
+/** Of its deadline, the share that a call must have spent with the provider to say something about it. */
+const FAIR_SHARE = 0.8;
+
+/** Whether a call, after `tookMs` at the provider, ended because that did not answer in the time it should have had. */
+export function isOverdue({ code, sent, details }: HangarError, tookMs: number): boolean {
+  const allowedMs = Number(details["timeout_s"]) * 1000;
+  const isProviders = code === "timeout" && sent && details["deadline"] === "provider";
+  return isProviders && tookMs >= FAIR_SHARE * allowedMs;
 }

@@ -28,13 +28,13 @@ export type DeathCause = "crash_loop" | "permanent";
 export type LifecycleEvent =
   | { readonly type: "start" }
   | { readonly type: "started"; readonly run: number }
-  /** The start failed or the run ended by itself, after `upMs` of being ready; `random` is in [0, 1). */
+  /** The start failed, or the run ended by itself after `upMs` of being ready; `random` is in [0, 1). */
   | {
       readonly type: "failed";
       readonly run: number;
       readonly reason: string;
       readonly at: number;
-      readonly upMs: number;
+      readonly upMs?: number;
       readonly random: number;
       /** The provider said itself how long to stay away. */
       readonly retryAfterMs?: number | undefined;
@@ -63,6 +63,8 @@ export const COLD: Lifecycle = { state: "cold", run: 0, failures: 0, crashes: []
 
 /** Crashes that are remembered; the backoff grows no more long before. */
 const MAX_CRASHES = 100;
+/** A provider that asks for more time is tried again all the same, in milliseconds. */
+const MAX_RETRY_AFTER_MS = 600_000;
 
 /** The whole state machine. An event that does not apply leaves the state as it was. */
 export function next(now: Lifecycle, event: LifecycleEvent, policy: LifecyclePolicy): Lifecycle {
@@ -104,7 +106,7 @@ export function next(now: Lifecycle, event: LifecycleEvent, policy: LifecyclePol
 /** Waits for its next retry, or is dead when it has crashed too often for that. */
 function crashed(
   now: Lifecycle,
-  { at, upMs, random, reason, retryAfterMs = 0 }: LifecycleEvent & { type: "failed" },
+  { at, upMs = -1, random, reason, retryAfterMs = 0 }: LifecycleEvent & { type: "failed" },
   { limit, window_s, healthy_s }: LifecyclePolicy["restart"],
 ): Lifecycle {
   const before = upMs >= healthy_s * 1000 ? [] : now.crashes;
@@ -115,7 +117,8 @@ function crashed(
     const loop = `crash loop: ${recent} failures within ${window_s} s; the last: ${reason}`;
     return { ...failed, state: "dead", cause: "crash_loop", reason: loop };
   }
-  const waitMs = Math.max(backoffMs(crashes.length, random), retryAfterMs);
+  const asked = Math.min(retryAfterMs, MAX_RETRY_AFTER_MS);
+  const waitMs = Math.max(backoffMs(crashes.length, random), asked);
   return { ...failed, state: "degraded", reason, retryAt: at + waitMs };
 }
 

@@ -17,7 +17,7 @@ import type {
 import { SHARED_CAPABILITIES } from "../wire/capabilities.ts";
 import { type Message, scanMessage } from "../wire/envelope.ts";
 import { Connection, describeExit, type Handshake, LISTEN, type Tool } from "./connection.ts";
-import { diagnose } from "./diagnosis.ts";
+import { diagnose, isOverdue } from "./diagnosis.ts";
 import type { EraVerdicts } from "./era-verdicts.ts";
 import { holdCall } from "./held-call.ts";
 import {
@@ -87,6 +87,8 @@ interface Opened {
   readonly connection: Connection;
   readonly handshake: Handshake;
   readonly tools: readonly Tool[];
+  /** By `performance.now()`. */
+  readonly readyAt: number;
 }
 
 /** A start under way. */
@@ -110,7 +112,7 @@ export class Provider implements Target {
   readonly #ownCapabilities: string | undefined;
   readonly #watchers = new Watchers();
   readonly #subscriptions = new Subscriptions(
-    () => !this.#closed && this.#lifecycle.state !== "dead",
+    () => this.#closed === undefined && this.#lifecycle.state !== "dead",
   );
 
   #lifecycle: Lifecycle;
@@ -125,7 +127,8 @@ export class Provider implements Target {
   readonly #retired = new Set<Opened>();
   #stopping: Promise<void> = Promise.resolve();
   #renewing: Promise<void> | undefined;
-  #closed = false;
+  /** Why nothing starts it any more. */
+  #closed: HangarError | undefined;
 
   #tools: readonly Tool[] = [];
   #toolsStale = false;
@@ -193,7 +196,7 @@ export class Provider implements Target {
       reason: "reason" in now ? now.reason : undefined,
       running: this.running,
       failures: now.failures,
-      retryAt: "retryAt" in now ? now.retryAt : undefined,
+      retryAt: "retryAt" in now ? wallClock(now.retryAt) : undefined,
       cause: "cause" in now ? now.cause : undefined,
       restarts: this.#restarts,
       run: now.run,
@@ -292,7 +295,7 @@ export class Provider implements Target {
       return this.#starting.done;
     }
     if (this.#opened !== undefined) return;
-    const refusal = this.#closed ? shuttingDown() : by === "manual" ? undefined : this.#refusal();
+    const refusal = this.#closed ?? (by === "call" ? this.#refusal() : undefined);
     if (refusal !== undefined) throw refusal;
     clearTimeout(this.#restart);
     const stop = new AbortController();
@@ -313,13 +316,11 @@ export class Provider implements Target {
     const now = this.#lifecycle;
     if (!this.#crashed || now.state !== "degraded" || now.retryAt === undefined) return;
     const ttlMs = this.config.idle_ttl_s * 1000;
-    // Timers may come a little early.
-    const waitMs = now.retryAt - Date.now() + 1;
     this.#restart = setTimeout(() => {
       if (ttlMs > 0 && Date.now() - this.#usedAt >= ttlMs) return;
       this.#restarts++;
       this.start("restart").catch(() => {});
-    }, waitMs).unref();
+    }, now.retryAt - performance.now()).unref();
   }
 
   /** Stops it, from whatever it is doing; settles when nothing of it is left. Not a failure. */
@@ -372,16 +373,16 @@ export class Provider implements Target {
   }
 
   /** Gives up a start under way, whose calls are not sent yet, and refuses later ones; calls of a running one go on. */
-  startNoMore(): void {
-    this.#closed = true;
-    this.#starting?.stop.abort(shuttingDown());
+  startNoMore(why: HangarError): void {
+    this.#closed ??= why;
+    this.#starting?.stop.abort(this.#closed);
   }
 
   /** Stops it for good. */
-  async close(): Promise<void> {
-    this.startNoMore();
-    await this.stop("Hangar shuts down");
-    this.#subscriptions.endAll(shuttingDown());
+  async close(why: HangarError): Promise<void> {
+    this.startNoMore(why);
+    await this.stop(why.message);
+    this.#subscriptions.endAll(why);
   }
 
   /** The tools as of now: started if need be, read again after the provider said that they changed. */
@@ -446,7 +447,8 @@ export class Provider implements Target {
     const { run } = this.#lifecycle;
     let timeout = NEVER;
     try {
-      await this.#stopping; // never two runs at once
+      // Never two runs at once; who gives up need not wait for that.
+      await Promise.race([this.#stopping, turn.givenUp]);
       await turn.come;
       const began = performance.now();
       timeout = AbortSignal.timeout(handshakeMs(this.config.startup_timeout_s * 1000));
@@ -544,7 +546,7 @@ export class Provider implements Target {
       connection = new Connection(run, events, capabilities, this.#tell);
       const handshake = await connection.open(known);
       const tools = handshake.hasTools ? await connection.listTools() : [];
-      return { run, connection, handshake, tools };
+      return { run, connection, handshake, tools, readyAt: performance.now() };
     } catch (error) {
       await run.stop(FAILED_START_GRACE_MS);
       this.#lastTail = run.tail();
@@ -587,9 +589,8 @@ export class Provider implements Target {
       return;
     }
     const { message: reason, retryAfterMs } = failure;
-    const at = Date.now();
-    const random = Math.random();
-    this.#apply({ type: "failed", run, reason, at, upMs: 0, random, retryAfterMs });
+    const at = performance.now();
+    this.#apply({ type: "failed", run, reason, at, random: Math.random(), retryAfterMs });
     this.#bringBack();
   }
 
@@ -600,8 +601,8 @@ export class Provider implements Target {
     this.#lastTail = opened.run.tail();
     this.#end(opened);
     const reason = diagnose(`it ended by itself with ${describeExit(exit)}`, exit, this.#lastTail);
-    const at = Date.now();
-    const upMs = at - (this.#startedAt ?? at);
+    const at = performance.now();
+    const upMs = at - opened.readyAt;
     this.#apply({ type: "failed", run, reason, at, upMs, random: Math.random() });
     this.#crashed = true;
     this.#bringBack();
@@ -616,7 +617,7 @@ export class Provider implements Target {
   /** Why a call may not start it now. */
   #refusal(): HangarError | undefined {
     const now = this.#lifecycle;
-    if (this.#closed) return shuttingDown();
+    if (this.#closed !== undefined) return this.#closed;
     if (now.state === "dead") {
       const details = { cause: now.cause };
       return new HangarError("provider_dead", `provider ${this.name} is dead: ${now.reason}`, {
@@ -624,7 +625,7 @@ export class Provider implements Target {
       });
     }
     if (now.state !== "degraded" || now.retryAt === undefined) return undefined;
-    const retryAfterMs = now.retryAt - Date.now();
+    const retryAfterMs = now.retryAt - performance.now();
     if (retryAfterMs <= 0) return undefined;
     return new HangarError(
       "provider_degraded",
@@ -653,18 +654,19 @@ export class Provider implements Target {
 
   /** Counts how a call ended, and takes it as news about the provider's health where it is some. */
   #watch(handler: CallHandler): CallHandler {
+    const since = performance.now();
     return {
       note: (text) => handler.note(text),
       ask: (question) => handler.ask(question),
       pause: () => handler.pause(),
       end: (outcome) => {
-        this.#count(outcome);
+        this.#count(outcome, performance.now() - since);
         handler.end(outcome);
       },
     };
   }
 
-  #count(outcome: Outcome): void {
+  #count(outcome: Outcome, tookMs: number): void {
     const now = Date.now();
     const { run, failures } = this.#lifecycle;
     this.#usedAt = now;
@@ -678,8 +680,7 @@ export class Provider implements Target {
     }
     this.#failedCalls++;
     this.#failedAt = now;
-    const late = outcome.code === "timeout" && outcome.details["deadline"] === "provider";
-    if ((late && outcome.sent) || UNWELL.has(outcome.code)) {
+    if (isOverdue(outcome, tookMs) || UNWELL.has(outcome.code)) {
       this.#apply({ type: "check_failed", run, reason: outcome.message });
     }
   }
@@ -738,6 +739,7 @@ const REFUSED = {
   not_utf8: "a line that is not UTF-8",
 } as const;
 
-function shuttingDown(): HangarError {
-  return new HangarError("shutting_down", "Hangar is shutting down");
+/** A time of `performance.now()` in milliseconds since 1970. */
+function wallClock(at: number): number {
+  return Date.now() + at - performance.now();
 }

@@ -20,10 +20,14 @@ export interface BreakerFacts {
 /** What stands between a provider and its calls. */
 export interface Gate {
   breaker(): BreakerFacts;
+  /** Calls under way, those included that wait for their turn or for another attempt. */
+  underWay(): number;
   /** Calls that wait for their turn. */
   queued(): number;
   /** Calls that were sent again so far. */
   retries(): number;
+  /** Ends the calls that wait: nothing may start the provider again. */
+  cancelWaiting(reason: HangarError): void;
   /** Somebody knows that the provider is well: closes the circuit breaker. */
   open(): void;
 }

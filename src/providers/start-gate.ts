@@ -7,6 +7,8 @@ const LONGEST_WORK_MS = 2_000;
 export interface Turn {
   /** Settles when it may go on; rejects with the signal's reason. */
   readonly come: Promise<void>;
+  /** Rejects with the signal's reason, also before its turn could come. */
+  readonly givenUp: Promise<never>;
   /** Somebody waits for it now: it goes before those that nobody waits for. */
   hurry(): void;
   /** It is over; the next one may come. */
@@ -28,7 +30,8 @@ export class StartGate {
   }
 
   turn(hurried: boolean, signal: AbortSignal): Turn {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise: givenUp, reject } = Promise.withResolvers<never>();
     let release = (): void => void this.#waiting.delete(waiter);
     const waiter: Waiter = {
       hurried,
@@ -48,12 +51,14 @@ export class StartGate {
       release();
       release = () => {};
     };
-    promise.catch(() => {}); // it may be refused before anybody awaits it
+    givenUp.catch(() => {}); // it may come before anybody awaits it
     signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
     if (signal.aborted) reject(signal.reason as Error);
     this.#waiting.add(waiter);
     this.#next();
-    return { come: promise, hurry: () => void (waiter.hurried = true), leave };
+    const come = Promise.race([promise, givenUp]);
+    come.catch(() => {});
+    return { come, givenUp, hurry: () => void (waiter.hurried = true), leave };
   }
 
   #next(): void {

@@ -2,14 +2,13 @@ import { HangarError } from "../errors.ts";
 import type { Tell } from "../observe/events.ts";
 import { holdCall } from "../providers/held-call.ts";
 import type { Asked, CallHandler, Outcome, Question, Target } from "../target.ts";
-import { type CircuitBreaker, type Permit, type Verdict, verdictOn } from "./circuit-breaker.ts";
+import { type CircuitBreaker, type Permit, verdictOn } from "./circuit-breaker.ts";
 import { isEndless } from "./deadline.ts";
 import { intercept } from "./intercept.ts";
 
 /**
- * Refuses calls while `breaker` is open, and tells it how the others end. A start that fails or a run that ends is one
- * failure, however many calls it takes with it. A call that takes longer than `slowMs` counts as failed, unless people
- * were asked meanwhile; 0 means never.
+ * Refuses calls while `breaker` is open, and tells it how the others end. One that takes longer than `slowMs`
+ * counts as failed, unless people were asked meanwhile; 0 means never.
  */
 export function breaking(
   target: Target,
@@ -17,14 +16,12 @@ export function breaking(
   slowMs: number,
   tell: Tell,
 ): Target {
-  const seen: Seen = { last: undefined };
   return intercept(target, (call, handler) => {
     if (isEndless(call.message)) return target.dispatch(call, handler);
     const now = performance.now();
     const permit = breaker.admit(now);
     if (permit !== undefined) {
-      const slowAt = slowMs === 0 ? Infinity : now + slowMs;
-      const judged = new Judged({ breaker, permit, slowAt, handler, seen });
+      const judged = new Judged({ breaker, permit, since: now, slowMs, handler });
       return judged.dispatched(() => target.dispatch(call, judged));
     }
     const { state, calls, failures, retryAfterMs, forced } = breaker.facts(now);
@@ -39,17 +36,13 @@ export function breaking(
   });
 }
 
-/** The failure that was counted last; calls that it took with it end with the very same. */
-interface Seen {
-  last: Outcome | undefined;
-}
-
 interface Judgement {
   readonly breaker: CircuitBreaker;
   readonly permit: Permit;
-  readonly slowAt: number;
+  /** When it was let through. */
+  readonly since: number;
+  readonly slowMs: number;
   readonly handler: CallHandler;
-  readonly seen: Seen;
 }
 
 /** A call that was let through, until its end is known. */
@@ -57,15 +50,15 @@ class Judged implements CallHandler {
   readonly #breaker: CircuitBreaker;
   readonly #permit: Permit;
   readonly #handler: CallHandler;
-  readonly #seen: Seen;
-  #slowAt: number;
+  readonly #since: number;
+  #slowMs: number;
 
-  constructor({ breaker, permit, slowAt, handler, seen }: Judgement) {
+  constructor({ breaker, permit, since, slowMs, handler }: Judgement) {
     this.#breaker = breaker;
     this.#permit = permit;
     this.#handler = handler;
-    this.#seen = seen;
-    this.#slowAt = slowAt;
+    this.#since = since;
+    this.#slowMs = slowMs;
   }
 
   /** A call that was not even dispatched has no end. */
@@ -83,7 +76,7 @@ class Judged implements CallHandler {
   }
 
   ask(question: Question): Asked {
-    this.#slowAt = Infinity;
+    this.#slowMs = 0;
     return this.#handler.ask(question);
   }
 
@@ -92,15 +85,11 @@ class Judged implements CallHandler {
   }
 
   end(outcome: Outcome): void {
-    this.#breaker.settle(this.#permit, this.#verdictOn(outcome), performance.now());
+    const now = performance.now();
+    const tookMs = now - this.#since;
+    const verdict = verdictOn(outcome, tookMs);
+    const slow = verdict === "success" && this.#slowMs > 0 && tookMs > this.#slowMs;
+    this.#breaker.settle(this.#permit, slow ? "failure" : verdict, now, outcome);
     this.#handler.end(outcome);
-  }
-
-  #verdictOn(outcome: Outcome): Verdict {
-    const verdict = verdictOn(outcome);
-    if (verdict === "success") return performance.now() > this.#slowAt ? "failure" : "success";
-    if (verdict === "neutral" || this.#seen.last === outcome) return "neutral";
-    this.#seen.last = outcome;
-    return "failure";
   }
 }

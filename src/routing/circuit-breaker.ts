@@ -1,4 +1,5 @@
 import type { ErrorCode } from "../errors.ts";
+import { isOverdue } from "../providers/diagnosis.ts";
 import type { BreakerFacts, BreakerState } from "../providers/registry.ts";
 import type { Outcome } from "../target.ts";
 
@@ -46,6 +47,7 @@ export class CircuitBreaker {
   readonly #ends = new Float64Array(WINDOW_CALLS);
   readonly #failed = new Uint8Array(WINDOW_CALLS);
   #first = 0;
+  #cause: object | undefined;
   #calls = 0;
   #failures = 0;
   /** Trials under way, those of earlier periods included; and of this period: let through, and how they ended. */
@@ -77,7 +79,11 @@ export class CircuitBreaker {
     return this.#permit;
   }
 
-  settle(permit: Permit, verdict: Verdict, now: number): void {
+  /** `cause` is what failed: a run that ends, or a start, is one failure, however many calls it takes with it. */
+  settle(permit: Permit, ended: Verdict, now: number, cause?: object): void {
+    const known = ended === "failure" && cause !== undefined && cause === this.#cause;
+    const verdict = known ? "neutral" : ended;
+    if (verdict === "failure") this.#cause = cause;
     if (permit.isTrial) this.#trying--;
     if (permit.period !== this.#permit.period || this.#policy.force !== undefined) return;
     if (permit.isTrial) this.#tried(verdict, now);
@@ -171,10 +177,11 @@ const FAILURES: ReadonlySet<ErrorCode> = new Set([
   "unreadable_answer",
 ]);
 
-export function verdictOn(outcome: Outcome): Verdict {
+/** What the end of a call says that was with the provider for `tookMs`. */
+export function verdictOn(outcome: Outcome, tookMs: number): Verdict {
   if (outcome.kind === "reply") return "success";
-  const { code, sent, details } = outcome;
-  if (code === "timeout") return sent && details["deadline"] === "provider" ? "failure" : "neutral";
+  const { code, details } = outcome;
+  if (code === "timeout") return isOverdue(outcome, tookMs) ? "failure" : "neutral";
   const status = Number(details["status"]);
   // The server is there, and does not like the request, or the number of them.
   if (status >= 400 && status < 500) return "neutral";

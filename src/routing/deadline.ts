@@ -53,6 +53,8 @@ export function deadline(
     if (isEndless(call.message)) return target.dispatch(call, handler);
     const ms = Math.min(call.timeoutMs ?? defaultMs(call), maxMs);
     let left = ms;
+    /** What the failure will say that it took. */
+    let limitMs = ms;
     let since = performance.now();
     /** How long the clock has run before `since`. */
     let spent = 0;
@@ -60,11 +62,10 @@ export function deadline(
     let timer: NodeJS.Timeout | undefined;
 
     function expire(): void {
-      const after = spent + (performance.now() - since) >= maxMs ? maxMs : ms;
       const chosen = call.timeoutMs !== undefined && call.timeoutMs < patienceMs(call);
       running.cancel(
-        new HangarError("timeout", `timeout: ${call.message.method} after ${after / 1000}s`, {
-          details: { timeout_s: after / 1000, deadline: chosen ? "caller" : "provider" },
+        new HangarError("timeout", `timeout: ${call.message.method} after ${limitMs / 1000}s`, {
+          details: { timeout_s: limitMs / 1000, deadline: chosen ? "caller" : "provider" },
         }),
       );
     }
@@ -75,6 +76,7 @@ export function deadline(
       if (open > 0 || now - since < PROGRESS_STEP_MS) return;
       spent += now - since;
       since = now;
+      limitMs = maxMs - spent < ms ? maxMs : ms;
       left = Math.min(ms, Math.max(maxMs - spent, 0));
       clearTimeout(timer);
       timer = setTimeout(expire, left);
@@ -114,19 +116,22 @@ export function deadline(
     }
 
     let ended = false;
-    const running = target.dispatch(call, {
-      note: (text) => {
-        if (call.timeoutMs === undefined && isProgress(text)) extend();
-        handler.note(text);
+    const running = target.dispatch(
+      { ...call, expiresAt: since + ms },
+      {
+        note: (text) => {
+          if (call.timeoutMs === undefined && isProgress(text)) extend();
+          handler.note(text);
+        },
+        ask,
+        pause: () => handler.pause(),
+        end: (outcome) => {
+          ended = true;
+          clearTimeout(timer);
+          handler.end(outcome);
+        },
       },
-      ask,
-      pause: () => handler.pause(),
-      end: (outcome) => {
-        ended = true;
-        clearTimeout(timer);
-        handler.end(outcome);
-      },
-    });
+    );
     // Only now: a call that could not be dispatched has no end, and nothing to cancel.
     timer = setTimeout(expire, ms);
     return running;

@@ -58,7 +58,12 @@ export function behindInterceptors(
     relay: hidden(deadline(agreeing, { defaultMs: otherwise(timeoutMs), ...patience })),
     gate: {
       breaker: () => breaker.facts(performance.now()),
+      underWay: () => retry.underWay,
       queued: () => limit.queued,
+      cancelWaiting: (reason) => {
+        retry.cancelWaiting(reason);
+        limit.cancelWaiting(reason);
+      },
       retries: () => retry.total,
       open: () => breaker.reset(performance.now()),
     },

@@ -7,6 +7,8 @@ import { intercept } from "./intercept.ts";
 
 /** When to come again after a refusal, in milliseconds. */
 const RETRY_MS = 1_000;
+/** A call with less time left is not sent any more, in milliseconds. */
+const LEAST_MS = 25;
 /** Text of the calls that one provider works on and has waiting, in characters; more is refused. One call may always come. */
 const MAX_HELD_CHARS = 64 * 1024 * 1024;
 
@@ -64,6 +66,11 @@ export class Limit {
     });
   }
 
+  /** Ends the calls that wait, for the provider is to be left alone. */
+  cancelWaiting(reason: HangarError): void {
+    for (const held of this.#waiting) held.cancel(reason);
+  }
+
   /** A call that worked has ended, or one that waited has given up. */
   left(held: Held): void {
     this.#options.room.taken--;
@@ -78,8 +85,11 @@ export class Limit {
 
   #drain(): void {
     this.#draining = false;
+    const soon = performance.now() + LEAST_MS;
     for (const held of this.#waiting) {
       if (this.#working >= this.#options.max_concurrency) return;
+      // It would be cancelled as soon as it is sent.
+      if ((held.call.expiresAt ?? Infinity) < soon) continue;
       this.#waiting.delete(held);
       this.#working++;
       held.dispatchLate();

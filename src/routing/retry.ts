@@ -8,9 +8,9 @@ import { intercept } from "./intercept.ts";
 
 /** Wait before a call is sent again, doubling with each time, of which chance takes a part; in milliseconds. */
 const FIRST_WAIT_MS = 200;
-/** A wait that the provider asks for, beyond which the caller had better decide itself; in milliseconds. */
-const LONGEST_WAIT_MS = 2_000;
-/** How often one call may come to nothing without having been sent. */
+/** A longer wait, if the provider asks for it, is for the caller to decide; in milliseconds. */
+const LONGEST_WAIT_MS = 5_000;
+/** How often a call that was sent before waits for its provider to be back. */
 const MAX_UNSENT = 5;
 /** Repetitions that are allowed at once however few calls there are, unless the budget is 0. */
 const MIN_BUDGET = 3;
@@ -62,11 +62,18 @@ export class Retry {
   /** Calls under way, and those of them that were sent again. */
   underWay = 0;
   repeating = 0;
+  /** Those that wait for another attempt. */
+  readonly waiting = new Set<Repeated>();
   /** How often calls were sent again so far. */
   total = 0;
 
   constructor(options: RetryOptions) {
     this.options = options;
+  }
+
+  /** Ends the calls that wait for another attempt, for the provider is to be left alone. */
+  cancelWaiting(reason: HangarError): void {
+    for (const call of this.waiting) call.cancel(reason);
   }
 
   before(target: Target): Target {
@@ -105,6 +112,8 @@ class Repeated implements CallHandler, Running {
   #timer: NodeJS.Timeout | undefined;
   #sends = 0;
   #unsent = 0;
+  /** How it ended when it was sent last. */
+  #lost: HangarError | undefined;
   /** It counts among the repetitions. */
   #repeats = false;
   /** The client has heard of it, or decided: what happened cannot be undone by another attempt. */
@@ -140,10 +149,13 @@ class Repeated implements CallHandler, Running {
   end(outcome: Outcome): void {
     this.#running = undefined;
     if (outcome.kind === "reply") return this.#finish(outcome);
-    if (outcome.sent) this.#sends++;
-    else this.#unsent++;
+    if (outcome.sent) {
+      this.#sends++;
+      this.#lost = outcome;
+    } else this.#unsent++;
     const waitMs = this.#settled ? undefined : this.#waitFor(outcome);
-    if (waitMs === undefined) return this.#finish(this.#told(outcome));
+    // What became of it when it was sent is what matters.
+    if (waitMs === undefined) return this.#finish(this.#told(this.#lost ?? outcome));
     if (outcome.sent && !this.#repeats) {
       this.#repeats = true;
       this.#retry.repeating++;
@@ -157,6 +169,7 @@ class Repeated implements CallHandler, Running {
       why: outcome.code,
       waitMs,
     });
+    this.#retry.waiting.add(this);
     this.#timer = setTimeout(() => this.#again(), waitMs);
   }
 
@@ -166,11 +179,13 @@ class Repeated implements CallHandler, Running {
     if (this.#timer === undefined) return;
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    this.#retry.waiting.delete(this);
     this.#finish(this.#told(this.#sends > 0 ? reason.whenSent() : reason));
   }
 
   #again(): void {
     this.#timer = undefined;
+    this.#retry.waiting.delete(this);
     try {
       this.#running = this.#target.dispatch(this.#call, this);
     } catch (error) {
@@ -180,24 +195,27 @@ class Repeated implements CallHandler, Running {
 
   /** How long to wait before it is sent again, in milliseconds; undefined when it is not. */
   #waitFor(failure: HangarError): number | undefined {
+    const asked = failure.retryAfterMs ?? 0;
+    if (asked > LONGEST_WAIT_MS) return undefined;
+    const waitMs = Math.max(asked, this.#pauseMs);
     if (failure.sent) {
       const may = failure.unanswered && this.#sends < this.#retry.sendsOf(this.#call);
-      if (!may || !(this.#repeats || this.#retry.hasBudget)) return undefined;
-      return failure.retryAfterMs ?? this.#pauseMs;
+      return may && (this.#repeats || this.#retry.hasBudget) ? waitMs : undefined;
     }
-    if (this.#unsent >= MAX_UNSENT) return undefined;
     switch (failure.code) {
       case "session_lost":
+        // In a new session, which is there at once or not at all.
+        return this.#unsent > 1 ? undefined : 0;
       case "remote_unreachable":
-        // A new session, or a new connection: one more attempt shows whether that helps.
-        return this.#unsent > 1 ? undefined : failure.code === "session_lost" ? 0 : this.#pauseMs;
-      case "remote_failed": {
-        const { retryAfterMs = Infinity } = failure;
-        return retryAfterMs <= LONGEST_WAIT_MS ? retryAfterMs : undefined;
-      }
+        return this.#unsent > 1 ? undefined : waitMs;
+      case "remote_failed":
+        // Too many requests, or not available: it said so instead of taking it.
+        return this.#unsent > 1 || failure.details["status"] === undefined ? undefined : waitMs;
       case "provider_degraded":
+      case "start_failed":
+      case "start_timeout":
         // It was sent before, and the provider is on its way back.
-        return this.#sends > 0 ? (failure.retryAfterMs ?? this.#pauseMs) : undefined;
+        return this.#sends > 0 && this.#unsent < MAX_UNSENT ? waitMs : undefined;
       default:
         return undefined;
     }
@@ -216,7 +234,7 @@ class Repeated implements CallHandler, Running {
       ...(maybeDone && failure.code !== "cancelled" ? { ambiguous: true } : {}),
       ...(this.#sends > 1 ? { attempts: this.#sends } : {}),
     };
-    return Object.keys(details).length === 0 ? failure : failure.with({ details });
+    return this.#sends === 0 ? failure : failure.with({ details, sent: true });
   }
 
   #finish(outcome: Outcome): void {

@@ -94,7 +94,7 @@ describe("starting", () => {
 });
 
 describe("a start that fails", () => {
-  const STARTUP_S = 4;
+  const STARTUP_S = 5;
 
   test.each([
     ["never-answers", "start_timeout", "startup_timeout_s"],

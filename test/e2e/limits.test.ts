@@ -1,7 +1,19 @@
 /** What is refused when there is too much of it, and how little the others notice. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
-import { chaos, configOf, fixture, type Json, startHttp, startStdio, waitFor } from "../harness.ts";
+import {
+  chaos,
+  configOf,
+  fixture,
+  type Json,
+  startHttp,
+  startStdio,
+  waitFor,
+  startedPids,
+  tempDir,
+} from "../harness.ts";
 import { memoryOf } from "../processes.ts";
 
 function percentile(times: number[], share: number): number {
@@ -93,6 +105,41 @@ describe("a provider that is called more than it can take", () => {
     await first;
     const { seen } = (await hangar.invoke("p", "cancelled")).structuredContent;
     expect(seen).toHaveLength(1);
+  });
+
+  test("is not sent what has no time left when its turn comes, and is not blamed for that", async () => {
+    const ledger = join(tempDir(), "ledger");
+    const p = { command: chaos("--ledger", ledger), max_concurrency: 1, timeout_s: 1.5 };
+    const hangar = await startStdio({ config: configOf({ p }) });
+    await hangar.callTool("registry_start", { provider: "p" });
+    const blocked = hangar.invoke("p", "block", { ms: 4_000 });
+    const waiting = Array.from({ length: 12 }, () => hangar.invoke("p", "count"));
+    for (const { structuredContent } of await Promise.all([blocked, ...waiting])) {
+      expect(structuredContent).toMatchObject({ code: "timeout" });
+    }
+    const sent = (await Promise.all(waiting)).filter(({ structuredContent: end }) => end.sent);
+    expect(sent).toEqual([]);
+    const details = await hangar.details("p");
+    expect(details).toMatchObject({ state: "ready", circuit_breaker: { failures: 1 } });
+    expect(details.health.consecutive_failures).toBe(1);
+    // It would have counted by now.
+    expect((await hangar.invoke("p", "echo", { n: 1 }, 10)).structuredContent).toEqual({ n: 1 });
+    expect(existsSync(ledger)).toBe(false);
+  }, 20_000);
+
+  test("is not started again by registry_stop's own victims: calls that wait end with those that run", async () => {
+    const log = join(tempDir(), "starts");
+    const p = { command: fixture("slow"), env: { START_LOG: log }, max_concurrency: 1 };
+    const hangar = await startStdio({ config: configOf({ p: { ...p, protocol: "legacy" } }) });
+    await hangar.callTool("registry_start", { provider: "p" });
+    const calls = Array.from({ length: 4 }, () => hangar.invoke("p", "sleep", { ms: 8_000 }));
+    await waitFor("a queue", async () => (await hangar.details("p")).queued === 3);
+    await hangar.callTool("registry_stop", { provider: "p" });
+    for (const { structuredContent } of await Promise.all(calls)) {
+      expect(structuredContent).toMatchObject({ code: "provider_stopped" });
+    }
+    expect(await hangar.details("p")).toMatchObject({ state: "cold", queued: 0, run: 1 });
+    expect(startedPids(log)).toHaveLength(1);
   });
 
   test("is sent no more than 64 MiB that wait for an answer", async () => {

@@ -62,7 +62,7 @@ function happens(model: Model, event: LifecycleEvent, limit: number): boolean {
   model.reason = "reason" in event ? event.reason : undefined;
   model.process = leadsTo;
   if (event.type !== "failed") return true;
-  if (event.upMs >= 300_000) model.crashes = [];
+  if ((event.upMs ?? 0) >= 300_000) model.crashes = [];
   model.crashes.push(event.at);
   const lately = model.crashes.filter((at) => event.at - at < 60_000);
   if (lately.length >= limit) model.process = "hopeless";
@@ -134,8 +134,9 @@ const START: LifecycleEvent = { type: "start" };
 const STOPPED: LifecycleEvent = { type: "stopped" };
 const started = (run: number): LifecycleEvent => ({ type: "started", run });
 /** A crash at `at`, after `upMs` of being ready. */
-const failed = (run: number, at = 0, upMs = 0): LifecycleEvent => ({
-  ...{ type: "failed", run, reason: "exit code 1", at, upMs, random: 0.5 },
+const failed = (run: number, at = 0, upMs?: number): LifecycleEvent => ({
+  ...{ type: "failed", run, reason: "exit code 1", at, random: 0.5 },
+  ...(upMs === undefined ? {} : { upMs }),
 });
 const impossible = (run: number): LifecycleEvent => ({ type: "impossible", run, reason: "none" });
 const checkFailed = (run: number): LifecycleEvent => ({ type: "check_failed", run, reason: "no" });
@@ -288,6 +289,16 @@ describe("the lifecycle", () => {
       ...{ state: "dead", cause: "crash_loop" },
       reason: "crash loop: 4 failures within 60 s; the last: exit code 1",
     });
+  });
+
+  it("never forgives for a start that failed, and never waits for longer than ten minutes", () => {
+    const policy = { ...POLICY, restart: { limit: 3, window_s: 60, healthy_s: 0 } };
+    const events = [START, failed(1), START, failed(2), START, failed(3)];
+    expect(events.reduce((now, event) => next(now, event, policy), COLD)).toMatchObject({
+      ...{ state: "dead", cause: "crash_loop" },
+    });
+    const asked = { ...failed(1), retryAfterMs: 10 ** 12 } as LifecycleEvent;
+    expect(after([START, asked])).toMatchObject({ retryAt: 600_000 });
   });
 
   it("counts no stop towards a crash loop, and a manual start forgives what was before", () => {

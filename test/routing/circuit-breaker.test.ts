@@ -244,6 +244,18 @@ describe("the circuit breaker", () => {
     expect(admitted(breaker, 10, 30_000)).toHaveLength(2);
   });
 
+  it("counts a failure once, however many calls end with the same", () => {
+    const { breaker } = open();
+    const crash = {};
+    const permits = admitted(breaker, 10, 0);
+    for (const permit of permits) breaker.settle(permit, "failure", 0, crash);
+    expect(breaker.facts(0)).toMatchObject({ state: "closed", calls: 1, failures: 1 });
+    for (const cause of [{}, {}, {}]) {
+      breaker.settle(breaker.admit(0) as Permit, "failure", 0, cause);
+    }
+    expect(breaker.facts(0).state).toBe("open");
+  });
+
   it("does as it is told when forced", () => {
     const shut = open({ force: "open" }).breaker;
     expect(shut.admit(0)).toBeUndefined();
@@ -282,7 +294,7 @@ describe("what an end says about the provider", () => {
     ],
     [
       "a deadline that is the provider's",
-      new HangarError("timeout", "", { ...sent, details: { deadline: "provider" } }),
+      new HangarError("timeout", "", { ...sent, details: { deadline: "provider", timeout_s: 10 } }),
       "failure",
     ],
     [
@@ -301,10 +313,17 @@ describe("what an end says about the provider", () => {
     ["a wait for a retry", new HangarError("provider_degraded", ""), "neutral"],
     ["a tool that does not exist", new HangarError("tool_not_found", ""), "neutral"],
   ])("%s: %s", (_, failure, verdict) => {
-    expect(verdictOn(failure)).toBe(verdict);
+    expect(verdictOn(failure, 10_000)).toBe(verdict);
+  });
+
+  it("a deadline of which the provider had only a small part: neutral", () => {
+    const details = { deadline: "provider", timeout_s: 10 };
+    const late = new HangarError("timeout", "", { ...sent, details });
+    expect(verdictOn(late, 7_000)).toBe("neutral");
+    expect(verdictOn(late, 9_990)).toBe("failure");
   });
 
   it("an answer is a good sign, an error too", () => {
-    expect(verdictOn({ kind: "reply", isError: true, text: "{}" })).toBe("success");
+    expect(verdictOn({ kind: "reply", isError: true, text: "{}" }, 0)).toBe("success");
   });
 });

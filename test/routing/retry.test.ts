@@ -229,6 +229,38 @@ describe("retry", () => {
     });
   });
 
+  it.each([
+    ["at once, asked to wait not at all", 0, 2],
+    ["after the time asked for", 4_000, 2],
+    ["never, asked to wait for longer than it is good to", 6_000, 1],
+    ["never, asked to wait for longer than a timer can", 9_999_999_000, 1],
+  ])("sends a list again whose answer was lost %s", async (_, retryAfterMs, sends) => {
+    await withFakeTime(async () => {
+      let attempts = 0;
+      const target = new Retry({ mayRepeat: () => false, budget: 1, tell: () => {} }).before({
+        ...new Backend([]),
+        dispatch: (_call: Call, handler: CallHandler) => {
+          const failure = new HangarError("remote_failed", "502", {
+            ...{ sent: true, unanswered: true, retryAfterMs },
+          });
+          const reply = { kind: "reply", isError: false, text: "{}" } as const;
+          queueMicrotask(() => handler.end(attempts++ === 0 ? failure : reply));
+          return { cancel: () => {} };
+        },
+      } as unknown as Target);
+      const began = Date.now();
+      const { promise, resolve } = Promise.withResolvers<Outcome>();
+      target.dispatch(callOf("tools/list"), {
+        ...{ note: () => {}, pause: () => {}, end: resolve },
+        ask: () => ({ withdraw: () => {} }),
+      });
+      await vi.runAllTimersAsync();
+      await promise;
+      expect(attempts).toBe(sends);
+      if (sends === 2) expect(Date.now() - began).toBeGreaterThanOrEqual(retryAfterMs);
+    });
+  });
+
   it("repeats nothing beyond its budget: three, or the share of the calls under way", async () => {
     await withFakeTime(async () => {
       const counted = async (calls: number, budget: number): Promise<number> => {
