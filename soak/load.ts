@@ -1,0 +1,141 @@
+/** What the clients call, and what meanwhile happens to the providers. */
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { processOf } from "./census.ts";
+import type { Client } from "./clients.ts";
+import { type End, judge, type Order } from "./judge.ts";
+import type { Provider } from "./providers.ts";
+
+/** Longest pause of a lane between two calls, in milliseconds. */
+const PAUSE_MS = 10;
+/** Shortest and longest time between two faults, in milliseconds. */
+const FAULT_MS = [400, 1_200] as const;
+/** No more calls than this, however long the soak. */
+const MAX_CALLS = 1_000_000;
+/** What `sleep` is called with: longer than any deadline. */
+const FOR_EVER_MS = 600_000;
+
+/** Numbers from 0 to 1, the same for the same seed (Numerical Recipes' generator). */
+export function randomNumbers(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+type Random = () => number;
+
+export interface Ended {
+  readonly order: Order;
+  readonly end: End;
+  readonly ms: number;
+}
+
+/** Every call that has ended, by its key. */
+export type Calls = Map<string, Ended>;
+
+/** Calls one after the other until `over`. */
+export async function callOn(
+  client: Client,
+  providers: readonly Provider[],
+  random: Random,
+  calls: Calls,
+  over: () => boolean,
+): Promise<void> {
+  const { ways } = client;
+  while (!over() && calls.size < MAX_CALLS) {
+    const provider = pick(providers, random);
+    const way = ways[Math.floor(random() * ways.length)] as Order["way"];
+    // A modern provider takes no `initialize`, which is not translated.
+    const understood = client.era === "modern" || provider.fault.era === "legacy";
+    const order = newOrder(provider.name, understood ? way : "registry", random);
+    const ended = await callOnce(client, order);
+    calls.set(order.key, { order, ...ended });
+    await sleep(random() * PAUSE_MS);
+  }
+}
+
+async function callOnce(client: Client, order: Order): Promise<Omit<Ended, "order">> {
+  try {
+    const { message, ms } = await client.call(order);
+    return { end: judge(order, message), ms };
+  } catch (error) {
+    return { end: { kind: "lost", why: (error as Error).message }, ms: 0 };
+  }
+}
+
+function pick(providers: readonly Provider[], random: Random): Provider {
+  const whole = providers.reduce((sum, { fault }) => sum + fault.weight, 0);
+  let left = random() * whole;
+  const found = providers.find(({ fault }) => (left -= fault.weight) < 0);
+  return found ?? (providers[0] as Provider);
+}
+
+function newOrder(provider: string, way: Order["way"], random: Random): Order {
+  const key = randomUUID();
+  const kind = random();
+  const base = { provider, key, way };
+  // A call that is never answered: its deadline or its client must end it.
+  if (kind < 0.02) {
+    const args = { ms: FOR_EVER_MS };
+    return random() < 0.5
+      ? { ...base, tool: "sleep", args, way: "registry", timeoutMs: 100 + random() * 400 }
+      : { ...base, tool: "sleep", args, leave: leaving(random) };
+  }
+  const chance = random();
+  const more = {
+    ...(chance < 0.05 && way === "registry" ? { timeoutMs: 100 + random() * 200 } : {}),
+    ...(chance > 0.92 ? { leave: leaving(random) } : {}),
+  };
+  if (kind < 0.55) return { ...base, ...more, tool: "count", args: { key } };
+  if (kind < 0.65) return { ...base, ...more, tool: "read", args: { key } };
+  const args = { key, text: 'ü€ "\\ \u2028'.repeat(Math.floor(random() * 20)) };
+  return { ...base, ...more, tool: "echo", args };
+}
+
+function leaving(random: Random): Order["leave"] {
+  return { afterMs: random() ** 2 * 100, how: random() < 0.5 ? "cancel" : "disconnect" };
+}
+
+/** How often each fault was done. */
+export interface FaultCounts {
+  kills: number;
+  stops: number;
+  starts: number;
+}
+
+/** Kills, stops and starts providers at random until `over`; `operator` is the client that does it. */
+export async function disturb(
+  operator: Client,
+  providers: readonly Provider[],
+  random: Random,
+  counts: FaultCounts,
+  over: () => boolean,
+): Promise<void> {
+  const [least, most] = FAULT_MS;
+  const asking = new Set<Promise<unknown>>();
+  while (!over()) {
+    await sleep(least + random() * (most - least));
+    const { name, ledger } = providers[Math.floor(random() * providers.length)] as Provider;
+    const kind = random();
+    if (kind < 0.5) {
+      const pid = processOf(ledger);
+      if (pid === undefined) continue;
+      try {
+        process.kill(pid, "SIGKILL");
+        counts.kills += 1;
+      } catch {
+        // It has gone meanwhile.
+      }
+      continue;
+    }
+    // Nobody waits for it before the next fault.
+    const tool = kind < 0.75 ? "registry_stop" : "registry_start";
+    counts[tool === "registry_stop" ? "stops" : "starts"] += 1;
+    const asked = operator.ask(tool, { provider: name });
+    asking.add(asked);
+    void asked.finally(() => asking.delete(asked));
+  }
+  await Promise.all(asking);
+}
