@@ -227,6 +227,14 @@ const build: Step = {
   },
 };
 const tests: Step = { name: "the tests pass", needs: [build], run: runTests };
+const soak: Step = {
+  name: "a minute among misbehaving providers goes well",
+  needs: [build],
+  run: async () => {
+    const finished = await run("node", ["soak/main.ts", "--minutes", "1"]);
+    return judge(finished, "checks", numberIn(/^soak: (\d+) checks passed, 0 failed$/m));
+  },
+};
 const packing: Step = { name: "the package holds what it must", needs: [build], run: pack };
 const manifest: Step = {
   name: "the package's manifest is right",
@@ -262,6 +270,7 @@ const steps = [
   docs,
   build,
   tests,
+  soak,
   packing,
   manifest,
   packageTypes,

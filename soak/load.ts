@@ -6,8 +6,9 @@ import type { Client } from "./clients.ts";
 import { type End, judge, type Order } from "./judge.ts";
 import type { Provider } from "./providers.ts";
 
-/** Longest pause of a lane between two calls, in milliseconds. */
+/** Longest pause of a lane after a call that went well, and after another, in milliseconds. */
 const PAUSE_MS = 10;
+const PAUSE_AFTER_ERROR_MS = 200;
 /** Shortest and longest time between two faults, in milliseconds. */
 const FAULT_MS = [400, 1_200] as const;
 /** No more calls than this, however long the soak. */
@@ -49,10 +50,10 @@ export async function callOn(
     const way = ways[Math.floor(random() * ways.length)] as Order["way"];
     // A modern provider takes no `initialize`, which is not translated.
     const understood = client.era === "modern" || provider.fault.era === "legacy";
-    const order = newOrder(provider.name, understood ? way : "registry", random);
+    const order = newOrder(provider, understood ? way : "registry", random);
     const ended = await callOnce(client, order);
     calls.set(order.key, { order, ...ended });
-    await sleep(random() * PAUSE_MS);
+    await sleep(random() * (ended.end.kind === "error" ? PAUSE_AFTER_ERROR_MS : PAUSE_MS));
   }
 }
 
@@ -72,10 +73,10 @@ function pick(providers: readonly Provider[], random: Random): Provider {
   return found ?? (providers[0] as Provider);
 }
 
-function newOrder(provider: string, way: Order["way"], random: Random): Order {
+function newOrder({ name, fault }: Provider, way: Order["way"], random: Random): Order {
   const key = randomUUID();
   const kind = random();
-  const base = { provider, key, way };
+  const base = { provider: name, key, way, tearable: fault.tearable === true };
   // A call that is never answered: its deadline or its client must end it.
   if (kind < 0.02) {
     const args = { ms: FOR_EVER_MS };

@@ -5,7 +5,7 @@ import { HANGAR, startNode } from "../bench/children.ts";
 import type { Execution } from "./judge.ts";
 
 /** What an answer may be late by on a busy machine, in milliseconds. */
-const LATE_MS = 2_000;
+const LATE_MS = 5_000;
 
 export interface Fault {
   readonly name: string;
@@ -16,6 +16,8 @@ export interface Fault {
   readonly timeoutS: number;
   /** How many of the calls are its, beside the others' weights. */
   readonly weight: number;
+  /** Its answers take more than one write. */
+  readonly tearable?: boolean;
   /** Whether any call can have an answer. */
   readonly answers: boolean;
 }
@@ -30,12 +32,12 @@ export const FAULTS: readonly Fault[] = [
   fault("wrong-id", "legacy", "--wrong-id", { timeoutS: 1, weight: 1, answers: false }),
   fault("stubborn", "modern", "--ignore-term --ignore-eof --grandchild --setsid-grandchild"),
   fault("storm", "modern", "--list-changed-per-s 300 --list-changed-real"),
-  fault("stderr", "legacy", "--stderr-bytes 1000000 --stderr-bytes-per-call 50000"),
+  fault("stderr", "legacy", "--stderr-bytes 200000 --stderr-bytes-per-call 20000"),
   fault("stuck", "legacy", "--stop-reading-after 50", { timeoutS: 1, weight: 2 }),
-  fault("torn", "modern", "--split"),
+  fault("torn", "modern", "--split", { tearable: true }),
   // Every start takes seconds, as the list of tools drips, too.
-  fault("drip", "legacy", "--drip-ms 1", { timeoutS: 12, weight: 1 }),
-  fault("huge", "modern", "--huge-bytes 200000", { weight: 2 }),
+  fault("drip", "legacy", "--drip-ms 1", { timeoutS: 12, weight: 1, tearable: true }),
+  fault("huge", "modern", "--huge-bytes 50000", { weight: 2, tearable: true }),
   fault("forgets", "legacy", "--http-forget-sessions-after 20", { remote: true }),
   fault("unavailable", "modern", "--http-status 503", {
     remote: true,
@@ -46,7 +48,7 @@ export const FAULTS: readonly Fault[] = [
 
 function fault(name: string, era: Fault["era"], options: string, more: Partial<Fault> = {}): Fault {
   const flags = ["--era", era, ...options.split(" ").filter(Boolean)];
-  return { name, era, flags, timeoutS: 4, weight: 4, answers: true, ...more };
+  return { name, era, flags, timeoutS: 8, weight: 4, answers: true, ...more };
 }
 
 /** The longest that a call with this deadline may take, in milliseconds. */
