@@ -9,8 +9,8 @@ import type { Provider } from "./providers.ts";
 /** Longest pause of a lane after a call that went well, and after another, in milliseconds. */
 const PAUSE_MS = 10;
 const PAUSE_AFTER_ERROR_MS = 200;
-/** Shortest and longest time between two faults, in milliseconds. */
-const FAULT_MS = [400, 1_200] as const;
+/** Shortest and longest time between two faults, in milliseconds; what is started anew takes half a second of a slow core. */
+const FAULT_MS = [500, 1_500] as const;
 /** No more calls than this, however long the soak. */
 const MAX_CALLS = 1_000_000;
 /** What `sleep` is called with: longer than any deadline. */
@@ -103,22 +103,31 @@ function leaving(random: Random): Order["leave"] {
 export interface FaultCounts {
   kills: number;
   stops: number;
-  starts: number;
+  manualStarts: number;
 }
 
-/** Kills, stops and starts providers at random until `over`; `operator` is the client that does it. */
+/** Providers, and the client that stops and starts them. */
+interface Fleet {
+  readonly operator: Client;
+  readonly providers: readonly Provider[];
+}
+
+/** Kills, stops and starts providers at random until `over`. */
 export async function disturb(
-  operator: Client,
-  providers: readonly Provider[],
+  fleets: readonly Fleet[],
   random: Random,
   counts: FaultCounts,
   over: () => boolean,
 ): Promise<void> {
   const [least, most] = FAULT_MS;
   const asking = new Set<Promise<unknown>>();
+  const victims = fleets.flatMap(({ operator, providers }) =>
+    providers.map(({ name, ledger }) => ({ operator, name, ledger })),
+  );
   while (!over()) {
     await sleep(least + random() * (most - least));
-    const { name, ledger } = providers[Math.floor(random() * providers.length)] as Provider;
+    const victim = victims[Math.floor(random() * victims.length)];
+    const { operator, name, ledger } = victim as (typeof victims)[number];
     const kind = random();
     if (kind < 0.5) {
       const pid = processOf(ledger);
@@ -133,7 +142,7 @@ export async function disturb(
     }
     // Nobody waits for it before the next fault.
     const tool = kind < 0.75 ? "registry_stop" : "registry_start";
-    counts[tool === "registry_stop" ? "stops" : "starts"] += 1;
+    counts[tool === "registry_stop" ? "stops" : "manualStarts"] += 1;
     const asked = operator.ask(tool, { provider: name });
     asking.add(asked);
     void asked.finally(() => asking.delete(asked));

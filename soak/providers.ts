@@ -25,7 +25,7 @@ export interface Fault {
 /** In the order in which they are taken; further providers begin at the front again. */
 export const FAULTS: readonly Fault[] = [
   fault("clean", "legacy", "", { weight: 10 }),
-  fault("crash", "legacy", "--crash-rate 0.03", { weight: 6 }),
+  fault("crash", "legacy", "--crash-rate 0.02", { weight: 6 }),
   fault("double", "legacy", "--double-reply --stray-replies", { weight: 6 }),
   fault("slow", "modern", "--delay-ms 100", { weight: 3 }),
   fault("noisy", "legacy", "--noise-before --noise-between --blank-lines --crlf", { weight: 6 }),
@@ -33,7 +33,7 @@ export const FAULTS: readonly Fault[] = [
   fault("stubborn", "modern", "--ignore-term --ignore-eof --grandchild --setsid-grandchild"),
   fault("storm", "modern", "--list-changed-per-s 300 --list-changed-real"),
   fault("stderr", "legacy", "--stderr-bytes 200000 --stderr-bytes-per-call 20000"),
-  fault("stuck", "legacy", "--stop-reading-after 50", { timeoutS: 1, weight: 2 }),
+  fault("stuck", "legacy", "--stop-reading-after 100", { timeoutS: 1, weight: 2 }),
   fault("torn", "modern", "--split", { tearable: true }),
   // Every start takes seconds, as the list of tools drips, too.
   fault("drip", "legacy", "--drip-ms 1", { timeoutS: 12, weight: 1, tearable: true }),
