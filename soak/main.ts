@@ -262,7 +262,9 @@ async function main(): Promise<number> {
 }
 
 cleanUpOnSignals();
-process.once("uncaughtException", (error) => {
+process.on("uncaughtException", (error) => {
+  // While everything is being ended, calls fail; whoever ends it gives the exit code.
+  if (isEnding()) return;
   process.stderr.write(`${error.stack}\n`);
   void cleanUp().finally(() => {
     killLeftovers([]);
@@ -272,8 +274,10 @@ process.once("uncaughtException", (error) => {
 try {
   process.exitCode = await main();
 } catch (error) {
-  process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
-  process.exitCode = 1;
+  if (!isEnding()) {
+    process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
+    process.exitCode = 1;
+  }
 } finally {
   await cleanUp();
   killLeftovers([]);

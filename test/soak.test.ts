@@ -30,6 +30,7 @@ describe("an answer", () => {
     expect(judge(COUNT, result({ key: "other", value: 1 })).kind).toBe("wrong");
     expect(judge(COUNT, result({ key: "k", value: 2 })).kind).toBe("wrong");
     expect(judge(COUNT, result(right, { key: "other", value: 1 })).kind).toBe("wrong");
+    expect(judge(COUNT, result({ key: "other", value: 1 }, right)).kind).toBe("wrong");
     expect(judge(COUNT, { id: 1, result: {} }).kind).toBe("wrong");
     expect(judge(ECHO, result(ECHO.args)).kind).toBe("answer");
     expect(judge(ECHO, result({ ...ECHO.args, text: "u" })).kind).toBe("wrong");
