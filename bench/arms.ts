@@ -3,16 +3,13 @@ import { writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Child, newFolder, startNode } from "./children.ts";
+import { type Child, HANGAR, newFolder, startNode } from "./children.ts";
 import { callBody, Frame, type Link, openHttp, openPipe, postFrame, textOf } from "./load.ts";
 
 const PROTOCOL = "2025-11-25";
 const PROVIDER = fileURLToPath(new URL("echo-provider.ts", import.meta.url));
 const RAW_HTTP = fileURLToPath(new URL("raw-http.ts", import.meta.url));
 const SDK_HTTP = fileURLToPath(new URL("sdk-http.ts", import.meta.url));
-/** HANGAR_BIN names another Hangar than this tree's, as it does for the tests. */
-const HANGAR =
-  process.env["HANGAR_BIN"] ?? fileURLToPath(new URL("../dist/cli/bin.js", import.meta.url));
 const PROVIDER_ID = "echo";
 
 /** A way that is up and answers. */

@@ -6,6 +6,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+
+/** HANGAR_BIN names another Hangar than this tree's, as it does for the tests. */
+export const HANGAR =
+  process.env["HANGAR_BIN"] ?? fileURLToPath(new URL("../dist/cli/bin.js", import.meta.url));
 
 /** How long a process may take to end by itself, in milliseconds. */
 const STOP_MS = 5_000;
@@ -13,11 +18,15 @@ const STOP_MS = 5_000;
 const READY_MS = 20_000;
 /** How much of what a process wrote to stderr is shown when it fails, in characters. */
 const STDERR_CHARS = 2_000;
+/** How often to look whether npm is still there, in milliseconds. */
+const WATCH_MS = 500;
 
 export interface Child {
   readonly pid: number;
   readonly stdin: Writable;
   readonly stdout: Readable;
+  /** Exit code, or else the signal that ended the process. */
+  readonly exit: Promise<number | NodeJS.Signals>;
   /** Rejects when the process ends before it is stopped. */
   readonly lost: Promise<never>;
   /** The port in the URL that the process writes to stdout or stderr. */
@@ -31,7 +40,7 @@ let closed = false;
 
 /** Starts Node with `args`. */
 export function startNode(...args: readonly string[]): Child {
-  if (closed) throw new Error("the benchmark is ending");
+  if (closed) throw new Error("the run is ending");
   const spawned = spawn(process.execPath, args, {
     // A group of its own: a Ctrl-C in the terminal is for us, who end the others one by one.
     detached: true,
@@ -41,9 +50,11 @@ export function startNode(...args: readonly string[]): Child {
   const { stdin, stdout, stderr } = spawned;
   let said = "";
   let stopping: Promise<void> | undefined;
-  const exit = once(spawned, "exit");
-  const lost = exit.then(([code, signal]) => {
-    const why = `${args[0]} ended (${code ?? signal})\n${said}`;
+  const exit = once(spawned, "exit").then(
+    ([code, signal]) => (code ?? signal) as number | NodeJS.Signals,
+  );
+  const lost = exit.then((how) => {
+    const why = `${args[0]} ended (${how})\n${said}`;
     return stopping === undefined
       ? Promise.reject(new Error(why))
       : new Promise<never>(() => undefined);
@@ -58,6 +69,7 @@ export function startNode(...args: readonly string[]): Child {
     pid: spawned.pid as number,
     stdin,
     stdout,
+    exit,
     lost,
     port: () => Promise.race([portIn(stdout, stderr), lost, late(args[0])]),
     stop: () => (stopping ??= end(spawned, exit).then(() => void running.delete(child))),
@@ -78,6 +90,29 @@ export async function cleanUp(): Promise<void> {
   closed = true;
   await Promise.all([...running].map((child) => child.stop()));
   for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+}
+
+/** Ends everything, and this process, when a signal comes or npm is told to end. */
+export function cleanUpOnSignals(): void {
+  const endWith = (code: number): void => void cleanUp().finally(() => process.exit(code));
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+    ["SIGHUP", 129],
+  ] as const) {
+    process.once(signal, () => endWith(code));
+  }
+  // When npm is told to end, it ends the shell between and forgets us; so the shell's end is our signal.
+  const shell = process.ppid;
+  if (process.env["npm_lifecycle_event"] === undefined) return;
+  setInterval(() => {
+    if (process.ppid !== shell) endWith(143);
+  }, WATCH_MS).unref();
+}
+
+/** Whether everything is being ended, so that what is measured meanwhile says nothing. */
+export function isEnding(): boolean {
+  return closed;
 }
 
 /** CPU time the process has used so far, in microseconds; NaN where the system does not say. */

@@ -6,7 +6,7 @@ import { writeFileSync } from "node:fs";
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { type Arm, type ArmName, ARMS, type ArmOptions } from "./arms.ts";
-import { cleanUp, cpuUs, rssMb } from "./children.ts";
+import { cleanUp, cleanUpOnSignals, cpuUs, isEnding, rssMb } from "./children.ts";
 import { Checker, drive } from "./load.ts";
 import { type Cell, type Figures, percentile, ratiosOf, tableOf } from "./report.ts";
 import { type Effort, EFFORTS, type Workload, WORKLOADS } from "./workloads.ts";
@@ -17,8 +17,6 @@ const USAGE = `npm run bench -- [options]
   --json <file>     write every figure of every round, too
   --cpu-prof <dir>  write CPU profiles of Hangar there (and measure slower times)
 `;
-/** How often to look whether npm is still there, in milliseconds. */
-const WATCH_MS = 500;
 
 /** Starts all arms, once for the whole run; the largest messages come last, so that memory tells of all before. */
 function startArms(options: ArmOptions): Promise<Entrant[]> {
@@ -129,8 +127,7 @@ async function main(): Promise<number> {
   const report = [];
   for (const workload of workloads) {
     const cells = await runWorkload(workload, effort, entrants);
-    // What was measured while everything is being stopped says nothing.
-    if (ending) return 1;
+    if (isEnding()) return 1;
     process.stdout.write(`\n${tableOf(workload, cells)}`);
     for (const cell of cells) report.push({ ...cell, ratios: ratiosOf(workload, cell, cells) });
   }
@@ -141,28 +138,7 @@ async function main(): Promise<number> {
   return report.some((cell) => cell.void !== undefined) ? 1 : 0;
 }
 
-let ending = false;
-
-function endWith(code: number): void {
-  ending = true;
-  void cleanUp().finally(() => process.exit(code));
-}
-
-for (const [signal, code] of [
-  ["SIGINT", 130],
-  ["SIGTERM", 143],
-  ["SIGHUP", 129],
-] as const) {
-  process.once(signal, () => endWith(code));
-}
-// When npm is told to end, it ends the shell between and forgets us; so the shell's end is our signal.
-const shell = process.ppid;
-if (process.env["npm_lifecycle_event"] !== undefined) {
-  setInterval(() => {
-    if (process.ppid !== shell) endWith(143);
-  }, WATCH_MS).unref();
-}
-
+cleanUpOnSignals();
 try {
   process.exitCode = await main();
 } catch (error) {
