@@ -119,6 +119,8 @@ interface StartOptions {
   readonly env?: Record<string, string>;
   readonly cwd?: string;
   readonly stateDir?: string;
+  /** What runs Hangar: a command that replaces itself with its last arguments. */
+  readonly under?: readonly string[];
   /** The era the client speaks; legacy unless told. */
   readonly era?: "legacy" | "modern";
 }
@@ -162,7 +164,8 @@ abstract class Hangar {
       this.stateDir,
       ...(options.args ?? []),
     ];
-    this.child = spawn(process.execPath, [BIN, ...args], {
+    const [program, ...before] = [...(options.under ?? []), process.execPath, BIN];
+    this.child = spawn(program, [...before, ...args], {
       cwd: options.cwd ?? tempDir(),
       env: environmentOf(options.env),
       stdio: "pipe",
