@@ -96,16 +96,10 @@ test("R18: a provider that is suspended is degraded, holds up no other, and work
 }, 30_000);
 
 describe("R18: Hangar's own output", () => {
-  test.each([
-    ["a stderr that is full", "exec 2>/dev/full"],
-    ["a stderr that is closed", "exec 2>&-"],
-  ])("R18: %s costs the log only", async (_, script) => {
+  test("R18: a stderr that is full costs the log only", async () => {
     const config = configOf({ p: { command: chaos("--noise-between") } });
-    const hangar = await startStdio({
-      config,
-      under: after(script),
-      args: ["--log-level", "debug"],
-    });
+    const under = after("exec 2>/dev/full");
+    const hangar = await startStdio({ config, under, args: ["--log-level", "debug"] });
     for (let n = 0; n < 3; n++) {
       expect((await hangar.invoke("p", "echo", { n })).structuredContent).toEqual({ n });
     }
