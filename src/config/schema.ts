@@ -180,8 +180,8 @@ const common = {
     ),
 };
 
-/** What never crashes, such as a server elsewhere, is tried again for ever. */
-export const NO_RESTART_LIMIT = { limit: Infinity, window_s: 0, healthy_s: 0 };
+/** What never crashes, such as a server elsewhere, is tried again for ever, and forgiven soon. */
+export const NO_RESTART_LIMIT = { limit: Infinity, window_s: 0, healthy_s: 10 };
 
 export const providerSchema = z
   .strictObject({
