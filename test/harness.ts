@@ -121,6 +121,8 @@ interface StartOptions {
   readonly env?: Record<string, string>;
   readonly cwd?: string;
   readonly stateDir?: string;
+  /** What runs Hangar: a command that replaces itself with its last arguments. */
+  readonly under?: readonly string[];
   /** The era the client speaks; legacy unless told. */
   readonly era?: "legacy" | "modern";
 }
@@ -165,7 +167,8 @@ abstract class Hangar {
       ...(options.args ?? []),
     ];
     const args = options.chaos === undefined ? serve : ["chaos-server", ...options.chaos];
-    this.child = spawn(process.execPath, [BIN, ...args], {
+    const [program, ...before] = [...(options.under ?? []), process.execPath, BIN];
+    this.child = spawn(program, [...before, ...args], {
       cwd: options.cwd ?? tempDir(),
       env: environmentOf(options.env),
       stdio: "pipe",

@@ -197,6 +197,7 @@ export const FLAGS = {
     [1, MAX_COUNT],
     "sends notifications/tools/list_changed n times a second",
   ),
+  listChangedTimes: whole("lists", "n", [1, MAX_COUNT], "stops after n of them"),
   listChangedReal: toggle(
     "lists",
     "renames a tool, changing_1, changing_2 and so on, each time it says that its list has changed",
@@ -276,6 +277,7 @@ export function conflictIn(faults: Faults): string | undefined {
   const needs: [FlagName, FlagName][] = [
     ["httpRetryAfter", "httpStatus"],
     ["listChangedReal", "listChangedPerS"],
+    ["listChangedTimes", "listChangedPerS"],
     ["seed", "crashRate"],
   ];
   const alone = needs.find(([name, needed]) => given.includes(name) && !given.includes(needed));

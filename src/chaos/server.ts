@@ -62,6 +62,7 @@ export function createServer(faults: Faults, children: readonly number[]): Chaos
     setInterval(() => {
       if (listeners.size === 0) return;
       for (owed += (perSecond * STORM_TICK_MS) / 1000; owed >= 1; owed -= 1) {
+        if (changes === faults.listChangedTimes) return;
         changes += 1;
         for (const listener of listeners) listener();
       }

@@ -14,9 +14,8 @@ export function bearerToken(stateDir: StateDir, fromEnv: string | undefined): To
   if (fromEnv !== undefined && fromEnv !== "") return { token: fromEnv, news: undefined };
   const file = join(stateDir.folder, "token");
   const token = randomBytes(32).toString("base64url");
-  if (stateDir.unusable !== undefined) {
-    return { token, news: `Token for clients on other machines, until Hangar ends: ${token}` };
-  }
+  const forNow = `Token for clients on other machines, until Hangar ends: ${token}`;
+  if (stateDir.unusable !== undefined) return { token, news: forNow };
   const draft = `${file}.${randomUUID()}`;
   try {
     // Put in its place when it is complete, so that a Hangar that starts meanwhile never reads half of it.
@@ -27,7 +26,10 @@ export function bearerToken(stateDir: StateDir, fromEnv: string | undefined): To
       news: `Token for clients on other machines: ${token}\n  (kept in ${file}; not shown again)`,
     };
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    const { code, message } = error as NodeJS.ErrnoException;
+    // On a full disk, say.
+    if (code !== "EEXIST")
+      return { token, news: `${forNow}\n  (it cannot be kept in ${file}: ${message})` };
     return { token: readFileSync(file, "utf8").trim(), news: undefined };
   } finally {
     rmSync(draft, { force: true });

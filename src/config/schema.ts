@@ -181,7 +181,7 @@ const common = {
 };
 
 /** A server elsewhere costs this machine nothing when it fails: it is tried again for ever, after growing waits. */
-export const NO_RESTART_LIMIT = { limit: Infinity, window_s: 0, healthy_s: 300 };
+export const NO_RESTART_LIMIT = { limit: Infinity, window_s: 0, healthy_s: 10 };
 
 export const providerSchema = z
   .strictObject({

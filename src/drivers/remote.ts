@@ -245,8 +245,7 @@ class RemoteRun implements Run {
     status: number,
     headers: Readonly<Record<string, string | string[] | undefined>>,
   ): Answer {
-    const type = String(headers["content-type"] ?? "").toLowerCase();
-    if (status === 200 && type.startsWith("text/event-stream")) return this.#streamed(exchange);
+    if (status === 200 && isEventStream(headers["content-type"])) return this.#streamed(exchange);
     const limit = status === 200 ? this.#options.maxMessageBytes : MAX_ERROR_BYTES;
     return collected(
       limit,
@@ -445,9 +444,10 @@ class RemoteRun implements Run {
         close = () => controller.abort(new Error("no longer wanted"));
         this.#streams.add(close);
       },
-      onResponseStart: (controller, status) => {
-        if (status === 200) return;
-        wanted = status >= 500;
+      onResponseStart: (controller, status, { "content-type": type }) => {
+        if (status === 200 && isEventStream(type)) return;
+        // What is no stream may be a server, or a proxy before it, that is not well.
+        wanted = status === 200 || status === 429 || status >= 500;
         controller.abort(new Error(`HTTP ${status}`));
       },
       onResponseData: (_, chunk) => parser.push(chunk),
@@ -493,7 +493,7 @@ class RemoteRun implements Run {
         this.#streams.add(close);
       },
       onResponseStart: (controller, status, { "content-type": type }) => {
-        if (status === 200 && String(type).startsWith("text/event-stream")) return;
+        if (status === 200 && isEventStream(type)) return;
         controller.abort(new Error(`it speaks neither Streamable HTTP nor HTTP+SSE (${status})`));
       },
       onResponseData: (_, chunk) => parser.push(chunk),
@@ -560,6 +560,10 @@ function collected(maxBytes: number, done: (body: string) => void, tooLarge: () 
     },
     broken: () => length > maxBytes,
   };
+}
+
+function isEventStream(type: string | string[] | undefined): boolean {
+  return String(type).toLowerCase().startsWith("text/event-stream");
 }
 
 class Redirect extends Error {

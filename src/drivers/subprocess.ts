@@ -27,6 +27,16 @@ const INHERITED = [
 /** Bytes written to a provider that it has not read yet; more is refused. */
 const MAX_UNREAD_BYTES = 8 * 1024 * 1024;
 
+/** Errors of the system that pass when something else ends. */
+const SHORTAGES: ReadonlySet<string | undefined> = new Set([
+  "EMFILE",
+  "ENFILE",
+  "EAGAIN",
+  "ENOMEM",
+]);
+const SHORTAGE_FIX =
+  "the machine or a limit of Hangar's process (`ulimit -n`, `ulimit -u`) allows no more";
+
 export interface SubprocessOptions {
   readonly command: readonly string[];
   readonly cwd: string;
@@ -48,7 +58,10 @@ export function subprocess(options: SubprocessOptions): Driver {
       signal.throwIfAborted();
       const { cwd, guardian } = options;
       const group = await spawnGroup(file, args, { cwd, env, guardian }).catch((error) => {
-        throw notStartable(`cannot run ${command}: ${(error as Error).message}`, error);
+        const why = `cannot run ${command}: ${(error as Error).message}`;
+        throw SHORTAGES.has((error as NodeJS.ErrnoException).code)
+          ? new HangarError("start_failed", `${why}; ${SHORTAGE_FIX}`, { cause: error })
+          : notStartable(why, error);
       });
       const output = createOutputTail(redactor(env), "stderr", events.printed);
       group.stderr.setEncoding("utf8").on("data", (chunk: string) => output.push(chunk));

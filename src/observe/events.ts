@@ -55,6 +55,7 @@ export type HangarEvent =
   | {
       readonly type: "provider_log_unwritable";
       readonly provider: string;
+      readonly file: string;
       readonly error: string;
     }
   | {

@@ -116,7 +116,8 @@ export class LogFile {
     } catch (error) {
       if (!this.#failing) {
         const { provider, tell } = this.#options;
-        tell({ type: "provider_log_unwritable", provider, error: (error as Error).message });
+        const { message } = error as Error;
+        tell({ type: "provider_log_unwritable", provider, file: this.#file, error: message });
       }
       this.#failing = true;
     } finally {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { About, Exit, Run } from "../drivers/driver.ts";
 import { HangarError } from "../errors.ts";
+import { Coalescer } from "../lib/coalescer.ts";
 import type { Tell } from "../observe/events.ts";
 import type { Asked, Call, CallHandler, Caller, Era, Question, Reply, Running } from "../target.ts";
 import { missingCapability } from "../wire/capabilities.ts";
@@ -43,6 +44,8 @@ const MAX_PAGES = 100;
 const MAX_QUESTIONS = 1_000;
 /** Tasks of one provider whose progress still finds its client; the oldest makes room. */
 const MAX_TASKS = 1_000;
+/** A provider that keeps saying that a list has changed is passed on once in this time, its last word always. */
+const LIST_CHANGED_INTERVAL_MS = 300;
 
 /** Something a connection has to tell apart from the ends of calls. */
 export interface ConnectionEvents {
@@ -89,13 +92,16 @@ interface Pending {
 
 /** What does not concern the calls that happen to be under way, whatever it came with. */
 const CONCERNS_EVERYBODY: ReadonlySet<string> = new Set([
-  "notifications/tools/list_changed",
-  "notifications/prompts/list_changed",
-  "notifications/resources/list_changed",
   "notifications/resources/updated",
   // These outlive the call they came from; who does not know the task or the elicitation ignores them.
   "notifications/tasks/status",
   "notifications/elicitation/complete",
+]);
+
+const LIST_CHANGES: ReadonlySet<string> = new Set([
+  "notifications/tools/list_changed",
+  "notifications/prompts/list_changed",
+  "notifications/resources/list_changed",
 ]);
 
 const CLIENT_INFO = JSON.stringify({ name: "mcp-hangar", version: VERSION });
@@ -126,6 +132,7 @@ export class Connection {
   readonly #questions = new Map<string, Asked | undefined>();
   /** Who made a task, and under which progress token, by the id of the request that made it. */
   readonly #tasks = new Map<number, { readonly client: string; readonly token: string }>();
+  readonly #listChanges = new Coalescer(LIST_CHANGED_INTERVAL_MS);
   #nextId = 1;
   #listens = 0;
   #handshake: Handshake | undefined;
@@ -405,8 +412,11 @@ export class Connection {
   #forget(id: number): Pending | undefined {
     const pending = this.#pending.get(id);
     if (pending === undefined) return undefined;
+    const listens = pending.call?.message.method === LISTEN;
+    // Whoever it was for may never ask for the lists again.
+    if (listens) this.#listChanges.flush();
     this.#pending.delete(id);
-    if (pending.call?.message.method === LISTEN) this.#listens--;
+    if (listens) this.#listens--;
     if (this.#pending.size === 0) this.#drained?.();
     return pending;
   }
@@ -597,6 +607,7 @@ export class Connection {
   #noted(message: Message, about: number | undefined): void {
     const { method, text, params, body, meta } = message;
     if (method === "notifications/progress") return this.#progressed(message);
+    if (LIST_CHANGES.has(method as string)) return this.#listChanged(message);
     const subscription = meta.get(META.subscriptionId);
     if (subscription !== undefined) return this.#subscribed(message, subscription);
     if (method === "notifications/cancelled") {
@@ -606,8 +617,7 @@ export class Connection {
       asked?.withdraw(message);
       return;
     }
-    if (method === "notifications/tools/list_changed") this.#events.toolsChanged();
-    else if (method === "notifications/message") {
+    if (method === "notifications/message") {
       this.#events.logged(params === undefined ? "{}" : textOf(text, params));
     }
     // A modern client that did not ask for log messages must not get any, so it was not its call.
@@ -635,9 +645,23 @@ export class Connection {
     else if (task !== undefined) this.#safely(() => this.#events.notedTo(task.client, note));
   }
 
-  /** A message on a subscription, whose id is another one on the client's side. */
-  #subscribed({ text, method }: Message, span: Span): void {
+  /** Concerns everybody, or the one subscription that it names; one that is over is none. */
+  #listChanged(message: Message): void {
+    const { method, text, meta } = message;
     if (method === "notifications/tools/list_changed") this.#events.toolsChanged();
+    const subscription = meta.get(META.subscriptionId);
+    const id = numberAt(text, subscription);
+    if (subscription === undefined) {
+      this.#listChanges.pass(`${method}`, () => this.#safely(() => this.#events.noted(message)));
+    } else if (this.#pending.has(id)) {
+      this.#listChanges.pass(`${method} ${id}`, () =>
+        this.#safely(() => this.#subscribed(message, subscription)),
+      );
+    }
+  }
+
+  /** A message on a subscription, whose id is another one on the client's side. */
+  #subscribed({ text }: Message, span: Span): void {
     const pending = this.#pending.get(numberAt(text, span));
     const id = pending?.call?.message.id;
     if (pending === undefined || id === undefined) return;
@@ -647,6 +671,7 @@ export class Connection {
 
   #over(exit: Exit): void {
     this.#exit = exit;
+    this.#listChanges.flush();
     const ended = [...this.#pending.values()];
     this.#pending.clear();
     for (const [id, asked] of this.#questions) {

@@ -109,7 +109,8 @@ function crashed(
   { at, upMs = -1, random, reason, retryAfterMs = 0 }: LifecycleEvent & { type: "failed" },
   { limit, window_s, healthy_s }: LifecyclePolicy["restart"],
 ): Lifecycle {
-  const before = upMs >= healthy_s * 1000 ? [] : now.crashes;
+  // A start that failed was never healthy, also where no time at all is asked for.
+  const before = isRunning(now) && upMs >= healthy_s * 1000 ? [] : now.crashes;
   const crashes = [...before, at].slice(-MAX_CRASHES);
   const failed = { run: now.run, failures: now.failures + 1, crashes };
   const recent = crashes.filter((one) => one > at - window_s * 1000).length;

@@ -327,6 +327,12 @@ const EFFECTS: Record<keyof Faults, () => Promise<void>> = {
     expect(first.method).toBe("notifications/subscriptions/acknowledged");
     expect(second.params._meta).toEqual({ "io.modelcontextprotocol/subscriptionId": 70 });
   },
+  async listChangedTimes() {
+    const server = await legacy("--list-changed-per-s", "200", "--list-changed-times", "7");
+    await waitFor("the changes", () => server.notifications.length === 7);
+    await sleep(300);
+    expect(server.notifications).toHaveLength(7);
+  },
   async listChangedReal() {
     const server = await legacy("--list-changed-per-s", "20", "--list-changed-real");
     const seen = new Set<string | undefined>();

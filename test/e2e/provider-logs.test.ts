@@ -491,7 +491,7 @@ describe("what goes wrong with the files", () => {
     expect(stdout).toContain("line 3 ");
   });
 
-  test("a flood of 100 MB on stderr, in lines or in none, grows neither memory nor disk beyond their bounds, and slows no other provider", async () => {
+  test("R11: a flood of 100 MB on stderr, in lines or in none, grows neither memory nor disk beyond their bounds, and slows no other provider", async () => {
     const { options, folder } = setUp({ p: PRINTS, other: { command: fixture("add") } });
     // What the runtime sets aside for short-lived objects would hide what is kept.
     const env = { NODE_OPTIONS: "--max-semi-space-size=4" };

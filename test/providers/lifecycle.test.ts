@@ -60,9 +60,10 @@ function happens(model: Model, event: LifecycleEvent, limit: number): boolean {
   if (STRIKES[event.type] === "one more") model.strikes++;
   model.retryAt = undefined;
   model.reason = "reason" in event ? event.reason : undefined;
+  const wasUp = model.process === "up";
   model.process = leadsTo;
   if (event.type !== "failed") return true;
-  if ((event.upMs ?? 0) >= 300_000) model.crashes = [];
+  if (wasUp && (event.upMs ?? 0) >= 300_000) model.crashes = [];
   model.crashes.push(event.at);
   const lately = model.crashes.filter((at) => event.at - at < 60_000);
   if (lately.length >= limit) model.process = "hopeless";
@@ -271,6 +272,18 @@ describe("the lifecycle", () => {
       waits.push(("retryAt" in now ? (now.retryAt ?? 0) : 0) - at);
     }
     expect(waits).toEqual([300, 550, 1050, 2050, 4050, 8050, 16_050, 30_050, 30_050]);
+  });
+
+  it("waits longer after each start that fails where no healthy time is asked for", () => {
+    const restart = { limit: Infinity, window_s: 0, healthy_s: 0 };
+    let now: Lifecycle = COLD;
+    for (let run = 1; run <= 4; run++) {
+      now = next(next(now, START, { ...POLICY, restart }), failed(run, 1000), {
+        ...POLICY,
+        restart,
+      });
+    }
+    expect(now).toMatchObject({ state: "degraded", crashes: [1000, 1000, 1000, 1000] });
   });
 
   it("forgets crashes after healthy time, and not by being started", () => {
