@@ -815,6 +815,10 @@ describe("on a machine with an old Node", () => {
 });
 
 describe("the npm scripts", () => {
+  test("build a program that can be run by its name", () => {
+    expect(statSync(BIN).mode & 0o111).toBe(0o111);
+  });
+
   test("pass the check on a Node that is new enough, in silence", () => {
     const ran = runNode(process.execPath, [join(ROOT, "scripts/require-node.cjs")], tempDir());
     expect(ran).toMatchObject({ status: 0, stdout: "", stderr: "" });
