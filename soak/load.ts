@@ -16,15 +16,6 @@ const MAX_CALLS = 1_000_000;
 /** What `sleep` is called with: longer than any deadline. */
 const FOR_EVER_MS = 600_000;
 
-/** Numbers from 0 to 1, the same for the same seed (Numerical Recipes' generator). */
-export function randomNumbers(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32;
-  };
-}
-
 type Random = () => number;
 
 export interface Ended {

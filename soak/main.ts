@@ -30,7 +30,8 @@ import {
 import { type Client, httpClient, stdioClient } from "./clients.ts";
 import type { Gauge } from "./gauge.ts";
 import { audit, type Json } from "./judge.ts";
-import { callOn, type Calls, disturb, type FaultCounts, randomNumbers } from "./load.ts";
+import { seeded } from "../test/seeded.ts";
+import { callOn, type Calls, disturb, type FaultCounts } from "./load.ts";
 import { FAULTS, newProviders, type Provider, readLedgers, writeConfig } from "./providers.ts";
 import { type Figures, isBack, listOf, rowOf, tableOf, verdict } from "./report.ts";
 
@@ -161,7 +162,7 @@ async function startsOf({ clients, providers }: Side): Promise<Map<string, numbe
 }
 
 async function soak(minutes: number, seed: number, count: number, json?: string): Promise<number> {
-  const random = randomNumbers(seed);
+  const random = seeded(seed);
   const calls: Calls = new Map();
   const strays: string[] = [];
   const http = await startHttpSide(count);

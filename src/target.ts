@@ -66,6 +66,16 @@ export interface CallHandler {
   end(outcome: Outcome): void;
 }
 
+/** `handler` with another end. */
+export function atEnd(handler: CallHandler, end: (outcome: Outcome) => void): CallHandler {
+  return {
+    note: (text) => handler.note(text),
+    ask: (question) => handler.ask(question),
+    pause: () => handler.pause(),
+    end,
+  };
+}
+
 /** A call under way. */
 export interface Running {
   /** Ends the call with `reason`, unless its end came first. */

@@ -1,17 +1,17 @@
 import { HangarError } from "../errors.ts";
-import type {
-  Asked,
-  Call,
-  Caller,
-  CallHandler,
-  Question,
-  Running,
-  Target,
-  Watch,
+import {
+  atEnd,
+  type Asked,
+  type Call,
+  type Caller,
+  type CallHandler,
+  type Question,
+  type Running,
+  type Target,
+  type Watch,
 } from "../target.ts";
 import { type Message, scanMessage, splice, stringAt, textOf, wholeOf } from "../wire/envelope.ts";
 import { isEndless } from "../routing/deadline.ts";
-import { atEnd } from "../routing/intercept.ts";
 
 /** Questions that one client has not answered yet; the oldest makes room. */
 const MAX_QUESTIONS = 100;

@@ -59,7 +59,7 @@ export function ownFace(target: Target, tell: Tell): Target {
     const own = caller.era === "modern" ? answerModern(message) : answerLegacy(message);
     const safe = guarded(handler, tell);
     if (own === undefined) return target.dispatch(call, safe);
-    return holdCall(Promise.resolve(own), call, safe, tell);
+    return holdCall(own, call, safe, tell);
   });
 }
 
@@ -73,7 +73,7 @@ export function relayFace(target: Target, startupMs: number, tell: Tell): Target
       return target.dispatch({ ...call, timeoutMs: startupMs }, safe);
     }
     if (message.method !== "ping" || caller.era === "modern") return target.dispatch(call, safe);
-    return holdCall(Promise.resolve(PONG), call, safe, tell);
+    return holdCall(PONG, call, safe, tell);
   });
 }
 

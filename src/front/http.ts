@@ -3,8 +3,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { type AddressInfo, Server as NetServer, type Socket } from "node:net";
 import { ERRORS, HangarError, toHangarError } from "../errors.ts";
 import { isEndless } from "../routing/deadline.ts";
-import { atEnd } from "../routing/intercept.ts";
-import type { CallHandler, Outcome, Running, Target } from "../target.ts";
+import { atEnd, type CallHandler, type Outcome, type Running, type Target } from "../target.ts";
 import {
   isProgress,
   membersOf,

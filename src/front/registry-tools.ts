@@ -6,8 +6,16 @@ import type { ProviderFacts } from "../providers/provider.ts";
 import { findProvider, type Registered, type Registry } from "../providers/registry.ts";
 import { offeredTools } from "../routing/policy.ts";
 import { holdCall } from "../providers/held-call.ts";
-import { atEnd } from "../routing/intercept.ts";
-import type { Call, CallHandler, Era, Outcome, Reply, Running, Target } from "../target.ts";
+import {
+  atEnd,
+  type Call,
+  type CallHandler,
+  type Era,
+  type Outcome,
+  type Reply,
+  type Running,
+  type Target,
+} from "../target.ts";
 import {
   membersOf,
   type Members,
@@ -264,7 +272,7 @@ export function registryTools(registry: Registry, tell: Tell): Target {
         method === "tools/list"
           ? reply(LIST[call.caller.era])
           : new HangarError("method_not_found", `Method not found: ${method}`);
-      return holdCall(Promise.resolve(outcome), call, handler, tell);
+      return holdCall(outcome, call, handler, tell);
     },
     // The list of these tools never changes. Runs that are this client's alone may ask it, and end with it.
     watch(watcher) {
@@ -288,7 +296,7 @@ function callTool(registry: Registry, call: Call, handler: CallHandler, tell: Te
   const tool = BY_NAME.get(name ?? "");
   if (tool === undefined) {
     const failure = new HangarError("invalid_params", `Unknown tool: ${name ?? "(no name)"}`);
-    return holdCall(Promise.resolve(failure), call, handler, tell);
+    return holdCall(failure, call, handler, tell);
   }
   let provider_id: string | null = null;
   // Errors of our own tools are results with `isError`, which a model can read and act on.
@@ -312,7 +320,7 @@ function callTool(registry: Registry, call: Call, handler: CallHandler, tell: Te
     );
     return holdCall(result, call, handler, tell);
   } catch (error) {
-    return holdCall(Promise.resolve(asResult(error)), call, handler, tell);
+    return holdCall(asResult(error), call, handler, tell);
   }
 }
 

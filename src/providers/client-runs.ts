@@ -57,7 +57,7 @@ export class ClientRuns {
             handler,
           );
         } catch (error) {
-          return holdCall(Promise.resolve(toHangarError(error)), call, handler, tell);
+          return holdCall(toHangarError(error), call, handler, tell);
         }
       },
       watch: (watcher) => {

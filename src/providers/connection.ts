@@ -3,7 +3,17 @@ import type { About, Exit, Run } from "../drivers/driver.ts";
 import { HangarError } from "../errors.ts";
 import { Coalescer } from "../lib/coalescer.ts";
 import type { Tell } from "../observe/events.ts";
-import type { Asked, Call, CallHandler, Caller, Era, Question, Reply, Running } from "../target.ts";
+import type {
+  Asked,
+  Call,
+  CallHandler,
+  Caller,
+  Era,
+  Question,
+  Reply,
+  Running,
+  Outcome,
+} from "../target.ts";
 import { missingCapability } from "../wire/capabilities.ts";
 import {
   itemsOf,
@@ -326,7 +336,7 @@ export class Connection {
       progressToken: token === undefined ? undefined : textOf(message.text, token),
     };
     const failure = this.#send(id, message.method as string, this.#paramsOf(message, id), pending);
-    if (failure !== undefined) return holdCall(Promise.resolve(failure), call, handler, this.#tell);
+    if (failure !== undefined) return holdCall(failure, call, handler, this.#tell);
     if (message.method === LISTEN) this.#listens++;
     return { cancel: (reason) => this.#cancel(id, pending, reason) };
   }
@@ -343,7 +353,7 @@ export class Connection {
   }
 
   /** The handshake of a client of the provider's era is answered with what the provider said in its own. */
-  #ownAnswer(message: Message): Promise<Reply> | undefined {
+  #ownAnswer(message: Message): Outcome | undefined {
     const { method, text, body } = message;
     const handshake = this.#handshake;
     if (handshake === undefined) return undefined;
@@ -351,22 +361,22 @@ export class Connection {
       if (handshake.era === "modern") {
         const why = `Unsupported protocol version: provider speaks ${handshake.version} only`;
         const details = { supported: MODERN_VERSIONS };
-        return Promise.reject(new HangarError("unsupported_version", why, { details }));
+        return new HangarError("unsupported_version", why, { details });
       }
       const wanted = stringAt(text, body.get("protocolVersion"));
       if (wanted === undefined) {
         const why = "initialize needs `protocolVersion`, a string";
-        return Promise.reject(new HangarError("invalid_params", why));
+        return new HangarError("invalid_params", why);
       }
       const said = membersOf(handshake.text, wholeOf(handshake.text))?.get("protocolVersion");
       const version = JSON.stringify(commonLegacyVersion(wanted, handshake.version));
       const edits = said === undefined ? [] : [{ span: said, text: version }];
       const answer = splice(handshake.text, wholeOf(handshake.text), edits);
-      return Promise.resolve({ kind: "reply", isError: false, text: answer });
+      return { kind: "reply", isError: false, text: answer };
     }
     if (method === "server/discover" && handshake.era === "legacy") {
       const why = "Method not found: the provider is of an older era; send initialize";
-      return Promise.reject(new HangarError("method_not_found", why));
+      return new HangarError("method_not_found", why);
     }
     return undefined;
   }

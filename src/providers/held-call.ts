@@ -3,11 +3,11 @@ import type { Tell } from "../observe/events.ts";
 import type { Call, CallHandler, Outcome, Running, Target } from "../target.ts";
 
 /**
- * Holds a call, unsent, until `ready` says who takes it, or how it ends without anybody;
+ * Holds a call, unsent, until `ready` says who takes it, or how it ends without anybody, which may be known already;
  * a cancel meanwhile ends it, and so does a target that does not take it. A handler that throws is told as a defect.
  */
 export function holdCall(
-  ready: Promise<Pick<Target, "dispatch"> | Outcome>,
+  ready: Outcome | Promise<Pick<Target, "dispatch"> | Outcome>,
   call: Call,
   handler: CallHandler,
   tell: Tell,
@@ -22,7 +22,7 @@ export function holdCall(
       tell({ type: "defect", error });
     }
   }
-  ready
+  Promise.resolve(ready)
     .catch(toHangarError)
     .then((next) => {
       if (ended) return;

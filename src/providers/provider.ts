@@ -3,16 +3,17 @@ import type { Driver, Exit, Run } from "../drivers/driver.ts";
 import { type ErrorCode, ERRORS, HangarError, toHangarError } from "../errors.ts";
 import { headerSecrets, redactor } from "../lib/redact.ts";
 import type { Tell } from "../observe/events.ts";
-import type {
-  Call,
-  CallHandler,
-  Era,
-  Outcome,
-  Question,
-  Running,
-  Target,
-  Watch,
-  Watcher,
+import {
+  atEnd,
+  type Call,
+  type CallHandler,
+  type Era,
+  type Outcome,
+  type Question,
+  type Running,
+  type Target,
+  type Watch,
+  type Watcher,
 } from "../target.ts";
 import { SHARED_CAPABILITIES } from "../wire/capabilities.ts";
 import { type Message, scanMessage } from "../wire/envelope.ts";
@@ -655,15 +656,10 @@ export class Provider implements Target {
   /** Counts how a call ended, and takes it as news about the provider's health where it is some. */
   #watch(handler: CallHandler): CallHandler {
     const since = performance.now();
-    return {
-      note: (text) => handler.note(text),
-      ask: (question) => handler.ask(question),
-      pause: () => handler.pause(),
-      end: (outcome) => {
-        this.#count(outcome, performance.now() - since);
-        handler.end(outcome);
-      },
-    };
+    return atEnd(handler, (outcome) => {
+      this.#count(outcome, performance.now() - since);
+      handler.end(outcome);
+    });
   }
 
   #count(outcome: Outcome, tookMs: number): void {

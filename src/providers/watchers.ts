@@ -1,13 +1,14 @@
 import type { Tell } from "../observe/events.ts";
-import type {
-  Asked,
-  Call,
-  CallHandler,
-  Question,
-  Reply,
-  Running,
-  Target,
-  Watcher,
+import {
+  atEnd,
+  type Asked,
+  type Call,
+  type CallHandler,
+  type Question,
+  type Reply,
+  type Running,
+  type Target,
+  type Watcher,
 } from "../target.ts";
 import { type Message, scanMessage, splice, stringAt, textOf, wholeOf } from "../wire/envelope.ts";
 import { META } from "../wire/eras.ts";
@@ -63,16 +64,12 @@ export class Watchers {
     const uri = stringAt(text, body.get("uri"));
     const level = stringAt(text, body.get("level"));
     // Remembered before the answer comes: what other clients wish meanwhile must not undo it.
-    const unlessRefused = (forget: () => void): CallHandler => ({
-      note: (note) => handler.note(note),
-      ask: (question) => handler.ask(question),
-      pause: () => handler.pause(),
-      end: (outcome) => {
+    const unlessRefused = (forget: () => void): CallHandler =>
+      atEnd(handler, (outcome) => {
         // One that was sent and then given up may have had its effect.
         if (outcome.kind === "failure" ? !outcome.sent : outcome.isError) forget();
         handler.end(outcome);
-      },
-    });
+      });
     if (method === "logging/setLevel" && level !== undefined) {
       const span = body.get("level") as { start: number; end: number };
       const common = JSON.stringify(this.#levelWith(client, level));
@@ -85,7 +82,7 @@ export class Watchers {
       return connection.dispatch(call, unlessRefused(this.#subscribe(client, uri)));
     }
     if (uri !== undefined && this.#unsubscribe(client, uri)) {
-      return holdCall(Promise.resolve(DONE), call, handler, tell);
+      return holdCall(DONE, call, handler, tell);
     }
     return connection.dispatch(call, handler);
   }

@@ -32,7 +32,7 @@ export function breaking(
         : `${failures} of its last ${calls} calls failed`;
     const message = `no calls go to provider ${target.name} now: its circuit breaker is open, ${why}`;
     const refusal = new HangarError("circuit_open", message, { retryAfterMs });
-    return holdCall(Promise.resolve(refusal), call, handler, tell);
+    return holdCall(refusal, call, handler, tell);
   });
 }
 

@@ -52,7 +52,7 @@ export class Limit {
     return intercept(target, (call, handler) => {
       if (isEndless(call.message)) return target.dispatch(call, handler);
       const full = this.#refusal(call, target.name);
-      if (full !== undefined) return holdCall(Promise.resolve(full), call, handler, tell);
+      if (full !== undefined) return holdCall(full, call, handler, tell);
       const held = new Held(this, target, call, handler, tell);
       const waits = this.#working >= max_concurrency || this.#waiting.size > 0;
       this.#options.room.taken++;

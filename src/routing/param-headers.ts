@@ -30,7 +30,7 @@ export function agreeingHeaders(target: Target, provider: Provider, tell: Tell):
     try {
       return check().dispatch(call, handler);
     } catch (error) {
-      return holdCall(Promise.resolve(toHangarError(error)), call, handler, tell);
+      return holdCall(toHangarError(error), call, handler, tell);
     }
   });
 }

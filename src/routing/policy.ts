@@ -3,7 +3,7 @@ import { matchesGlob } from "../lib/glob.ts";
 import type { Tell } from "../observe/events.ts";
 import type { Provider } from "../providers/provider.ts";
 import { holdCall } from "../providers/held-call.ts";
-import type { Call, Outcome, Target } from "../target.ts";
+import { atEnd, type Call, type Outcome, type Target } from "../target.ts";
 import {
   itemsOf,
   membersOf,
@@ -13,7 +13,7 @@ import {
   textOf,
   wholeOf,
 } from "../wire/envelope.ts";
-import { atEnd, intercept } from "./intercept.ts";
+import { intercept } from "./intercept.ts";
 
 /** Globs over tool names. */
 interface ToolFilter {
@@ -49,7 +49,7 @@ export function offeredOnly(target: Target, filter: ToolFilter, tell: Tell): Tar
     }
     const tool = toolOf(call);
     if (tool === undefined || isOffered(filter, tool)) return target.dispatch(call, handler);
-    return holdCall(Promise.reject(notFound(target.name, tool)), call, handler, tell);
+    return holdCall(notFound(target.name, tool), call, handler, tell);
   });
 }
 

@@ -48,6 +48,6 @@ export function rateLimited(target: Target, limit: RateLimit, tell: Tell): Targe
     if (retryAfterMs === undefined) return target.dispatch(call, handler);
     const why = "overloaded: more requests per second than rate_limit allows";
     const refusal = new HangarError("overloaded", why, { retryAfterMs });
-    return holdCall(Promise.resolve(refusal), call, handler, tell);
+    return holdCall(refusal, call, handler, tell);
   });
 }

@@ -196,8 +196,10 @@ class Repeated implements CallHandler, Running {
   /** How long to wait before it is sent again, in milliseconds; undefined when it is not. */
   #waitFor(failure: HangarError): number | undefined {
     const asked = failure.retryAfterMs ?? 0;
-    if (asked > LONGEST_WAIT_MS) return undefined;
-    const waitMs = Math.max(asked, this.#pauseMs);
+    const waitMs = Math.max(asked, this.#pauseMs());
+    const leftMs = (this.#call.expiresAt ?? Infinity) - performance.now();
+    // What came of it says more than that its time was over.
+    if (asked > LONGEST_WAIT_MS || waitMs >= leftMs) return undefined;
     if (failure.sent) {
       const may = failure.unanswered && this.#sends < this.#retry.sendsOf(this.#call);
       return may && (this.#repeats || this.#retry.hasBudget) ? waitMs : undefined;
@@ -221,7 +223,7 @@ class Repeated implements CallHandler, Running {
     }
   }
 
-  get #pauseMs(): number {
+  #pauseMs(): number {
     const longest = FIRST_WAIT_MS * 2 ** (this.#sends + this.#unsent - 1);
     return Math.round(longest * Math.random());
   }

@@ -5,6 +5,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { chaos, configOf, type Json, startHttp, type HttpHangar, tempDir } from "../harness.ts";
 import {
+  answerIn,
+  HttpClient,
+  reply,
   legacy,
   note,
   type Received,
@@ -18,6 +21,11 @@ const HINTS = {
   sets: { idempotentHint: true },
   writes: { readOnlyHint: false },
 };
+
+const TOOLS = Object.entries(HINTS).map(([name, annotations]) => ({
+  ...{ name, annotations, inputSchema: { type: "object" } },
+}));
+const OTHERS = ["resources/read", "prompts/get", "resources/list"];
 
 /** A server that counts its calls, and loses the answers to the first ones as `lose` does. */
 async function losing(
@@ -33,21 +41,10 @@ async function losing(
       lose(received);
       return true;
     },
-    ({ message, response }) => {
-      if (message?.method !== "tools/list") return false;
-      const tools = Object.entries(HINTS).map(([name, annotations]) => ({
-        name,
-        annotations,
-        inputSchema: { type: "object" },
-      }));
-      response.writeHead(200, { "content-type": "application/json" });
-      return response.end(JSON.stringify({ jsonrpc: "2.0", id: message.id, result: { tools } }));
-    },
-    ({ message, response }) => {
-      if (!["resources/read", "prompts/get", "resources/list"].includes(message?.method))
-        return false;
-      response.writeHead(200, { "content-type": "application/json" });
-      return response.end(JSON.stringify({ jsonrpc: "2.0", id: message.id, result: { ok: true } }));
+    (received) => {
+      const method = received.message?.method;
+      if (method === "tools/list") return reply(received, { tools: TOOLS });
+      return OTHERS.includes(method) ? reply(received, { ok: true }) : false;
     },
     legacy({
       tools: Object.fromEntries(
@@ -67,23 +64,9 @@ async function startWith(server: RemoteServer, rest: Json = {}): Promise<HttpHan
 
 /** One request of a client of the provider alone. */
 async function relayed(hangar: HttpHangar, method: string, params: Json = {}): Promise<Json> {
-  const clientInfo = { name: "test", version: "1" };
-  const opening = await hangar.post(
-    {
-      jsonrpc: "2.0",
-      id: 0,
-      method: "initialize",
-      params: { protocolVersion: "2025-11-25", capabilities: {}, clientInfo },
-    },
-    {},
-    "/mcp/p",
-  );
-  const session = {
-    "mcp-session-id": String(opening.headers["mcp-session-id"]),
-    "mcp-protocol-version": "2025-11-25",
-  };
-  const answer = await hangar.post({ jsonrpc: "2.0", id: 1, method, params }, session, "/mcp/p");
-  return answer.messages.find(({ id }) => id === 1);
+  const client = new HttpClient(`${hangar.url}/p`);
+  await client.initialize();
+  return await answerIn(await client.post(client.message(method, params)));
 }
 
 describe("R6: an answer that is lost", () => {

@@ -1,8 +1,8 @@
 /** Clients that open legacy sessions and never end them. R14. SESSIONS sets how many; 50 000 are run by hand. */
-import { readFileSync } from "node:fs";
 import { Agent, request as httpRequest } from "node:http";
 import { expect, onTestFinished, test } from "vitest";
 import { configOf, fixture, type HttpHangar, type Json, startHttp, waitFor } from "../harness.ts";
+import { memoryOf } from "../processes.ts";
 
 const SESSIONS = Number(process.env["SESSIONS"] ?? 30_000);
 const CONNECTIONS = 32;
@@ -26,11 +26,6 @@ const INITIALIZE = JSON.stringify({
     clientInfo: { name: "churn", version: "1" },
   },
 });
-
-function residentBytes({ pid }: HttpHangar): number {
-  const status = readFileSync(`/proc/${pid}/status`, "utf8");
-  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
-}
 
 /** Opens a session over a connection of `agent`; its id. */
 function openSession({ port }: HttpHangar, agent: Agent): Promise<string> {
@@ -98,7 +93,7 @@ test("R14: sessions that nobody ends take no more room than ten thousand, and ev
     };
     await Promise.all(Array.from({ length: CONNECTIONS }, client));
     await hangar.request("ping");
-    resident.push(residentBytes(hangar));
+    resident.push(memoryOf(hangar.pid));
   }
   const seconds = (performance.now() - began) / 1000;
   const mebibytes = resident.map((bytes) => Math.round(bytes / MIB));

@@ -261,6 +261,20 @@ describe("retry", () => {
     });
   });
 
+  it("ends with what came of it when its deadline comes before the next attempt", async () => {
+    await withFakeTime(async () => {
+      const expiring = (ms: number): Call => ({
+        ...callOf("tools/list"),
+        expiresAt: performance.now() + ms,
+      });
+      const late = await run(expiring(0), ["lost"]);
+      expect(late.backend.attempts).toBe(1);
+      expect(late.outcome).toMatchObject({ code: "provider_exited" });
+      const inTime = await run(expiring(60_000), ["lost"]);
+      expect(inTime.outcome.kind).toBe("reply");
+    });
+  });
+
   it("repeats nothing beyond its budget: three, or the share of the calls under way", async () => {
     await withFakeTime(async () => {
       const counted = async (calls: number, budget: number): Promise<number> => {
