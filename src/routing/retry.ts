@@ -36,7 +36,7 @@ const HARMLESS: ReadonlySet<string> = new Set([
   "tasks/get",
 ]);
 const READS: ReadonlySet<string> = new Set(["resources/read", "prompts/get"]);
-/** Parameters of a call that must never run twice: one that makes a task, and one that goes on with another. */
+/** Parameters of a call that only its client may repeat: one that makes a task, and one that goes on with another. */
 const ONCE = ["task", "requestState"];
 
 /** Whether the provider says of the tool that calling it again does no harm (2025-11-25, "ToolAnnotations"). */
@@ -93,7 +93,6 @@ export class Retry {
   /** How often the request may be sent. */
   sendsOf({ message }: Call): number {
     const { method = "", body, text } = message;
-    if (ONCE.some((key) => body.has(key))) return 1;
     if (HARMLESS.has(method)) return HARMLESS_SENDS;
     if (READS.has(method)) return READ_SENDS;
     if (method !== "tools/call") return 1;
@@ -153,7 +152,8 @@ class Repeated implements CallHandler, Running {
       this.#sends++;
       this.#lost = outcome;
     } else this.#unsent++;
-    const waitMs = this.#settled ? undefined : this.#waitFor(outcome);
+    const isOnce = this.#settled || ONCE.some((key) => this.#call.message.body.has(key));
+    const waitMs = isOnce ? undefined : this.#waitFor(outcome);
     // What became of it when it was sent is what matters.
     if (waitMs === undefined) return this.#finish(this.#told(this.#lost ?? outcome));
     if (outcome.sent && !this.#repeats) {

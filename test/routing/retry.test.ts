@@ -209,6 +209,22 @@ describe("retry", () => {
       1,
       false,
     ],
+    [
+      "a task, session lost",
+      callOf("tools/call", { name: "x", task: {} }),
+      ["session lost"],
+      true,
+      0,
+      false,
+    ],
+    [
+      "a second leg, not sent",
+      callOf("tools/call", { name: "x", requestState: "s" }),
+      ["not sent"],
+      true,
+      0,
+      false,
+    ],
     ["a method nobody knows", callOf("acme/do"), ["lost"], true, 1, false],
     [
       "a tool of a provider that waits for its retry",
