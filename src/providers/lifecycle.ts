@@ -106,7 +106,7 @@ export function next(now: Lifecycle, event: LifecycleEvent, policy: LifecyclePol
 /** Waits for its next retry, or is dead when it has crashed too often for that. */
 function crashed(
   now: Lifecycle,
-  { at, upMs = -1, random, reason, retryAfterMs = 0 }: LifecycleEvent & { type: "failed" },
+  { at, upMs = 0, random, reason, retryAfterMs = 0 }: LifecycleEvent & { type: "failed" },
   { limit, window_s, healthy_s }: LifecyclePolicy["restart"],
 ): Lifecycle {
   // A start that failed was never healthy, also where no time at all is asked for.
