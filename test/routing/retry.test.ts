@@ -2,6 +2,7 @@ import * as fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
 import { HangarError } from "../../src/errors.ts";
 import type { HangarEvent } from "../../src/observe/events.ts";
+import { intercept } from "../../src/routing/intercept.ts";
 import { isRepeatable, Retry } from "../../src/routing/retry.ts";
 import type { Call, CallHandler, Outcome, Target } from "../../src/target.ts";
 import { scanMessage } from "../../src/wire/envelope.ts";
@@ -253,17 +254,16 @@ describe("retry", () => {
   ])("sends a list again whose answer was lost %s", async (_, retryAfterMs, sends) => {
     await withFakeTime(async () => {
       let attempts = 0;
-      const target = new Retry({ mayRepeat: () => false, budget: 1, tell: () => {} }).before({
-        ...new Backend([]),
-        dispatch: (_call: Call, handler: CallHandler) => {
+      const target = new Retry({ mayRepeat: () => false, budget: 1, tell: () => {} }).before(
+        intercept(new Backend([]), (_, handler) => {
           const failure = new HangarError("remote_failed", "502", {
             ...{ sent: true, unanswered: true, retryAfterMs },
           });
           const reply = { kind: "reply", isError: false, text: "{}" } as const;
           queueMicrotask(() => handler.end(attempts++ === 0 ? failure : reply));
           return { cancel: () => {} };
-        },
-      } as unknown as Target);
+        }),
+      );
       const began = Date.now();
       const { promise, resolve } = Promise.withResolvers<Outcome>();
       target.dispatch(callOf("tools/list"), {
